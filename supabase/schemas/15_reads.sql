@@ -1489,10 +1489,13 @@ from (
       ),
       (
         'grant',
-        'The role of its database connection lacks a right[ on {object}] ({code}). [Call the '
-          'functions of Minutehand instead, because {own_object} belongs to it. `minutehand '
-          'doctor` checks their rights.|Grant it the right. If the table has row level security, '
-          'the role also needs a policy.]'
+        '[The policies of {policed} rejected a row ({code}). Correct the row or the policies.|The '
+          'role of the connection, or the owner of a `security definer` function that it calls, '
+          'lacks a right on {object} ({code}). ][Call the functions of Minutehand instead, because '
+          '{own_object} belongs to it. `minutehand doctor` checks their rights.|If {shared_object} '
+          'belongs to Minutehand, call its functions instead. Otherwise grant that role the right.|'
+          'Grant that role the right{is_granted}. If the table has row level security, the role '
+          'also needs a policy, without which its reads are empty.|]'
       ),
       (
         'value',
@@ -4295,18 +4298,11 @@ select jsonb_build_object(
   ),
   'error_path', p_job.error_data -> 'path',
   'has_answer', left(p_job.error_data ->> 'response', 0),
-  'object', g.object,
-  'own_object', case
-    when g.object ~ '^(table|view|sequence) ' and exists (
-      select from pg_catalog.pg_class as t
-      where t.relname = substring(g.object from '\S+$')
-        and (
-          t.relnamespace = 'queue'::regnamespace
-          or t.oid in ('public.jobs'::regclass, 'public.job_events'::regclass)
-        )
-    ) or g.object = 'schema queue'
-      then g.object
-  end,
+  'object', coalesce(g.object, 'an object'),
+  'policed', case when p_job.error_message ~ 'violates row-level security' then g.object end,
+  'is_granted', case when p_job.error_message ~ 'violates row-level security' is not true then '' end,
+  'own_object', case when o.is_own then g.object end,
+  'shared_object', case when o.is_shared then g.object end,
   'had_finished', case
     when p_job.error_message ^@ 'the database rejected the outcome completed' then ''
   end,
@@ -4398,6 +4394,19 @@ cross join lateral substring(
     '((?:table|view|sequence|schema|function|procedure|database) "?\w+)'
 ) as p (object)
 cross join lateral replace(p.object, '"', '') as g (object)
+cross join lateral ( -- a table of the project may have the name of a table of the engine
+  select
+    bool_and(k.is_own) or g.object = 'schema queue' as is_own,
+    count(distinct k.is_own) = 2 as is_shared
+  from pg_catalog.pg_class as t
+  cross join lateral (
+    values (
+      t.relnamespace = 'queue'::regnamespace
+      or t.oid in ('public.jobs'::regclass, 'public.job_events'::regclass)
+    )
+  ) as k (is_own)
+  where t.relname = substring(g.object from '^(?:table|view|sequence) (.+)')
+) as o
 $$;
 
 -- Return the advice for the last error of a failed or delayed job. p_jobs is the number of jobs

@@ -721,11 +721,11 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("psycopg.OperationalError", {}, "a limit of connections"),
     ("httpx.HTTPStatusError", {"status": 403}, "The server refused the call (HTTP 403). Correct"),
     ("httpx.HTTPStatusError", {"status": 403, "response": "{}"}, "; its answer says why."),
-    ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant it the right"),
+    ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant that role the right"),
     (
         "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": "permission denied for table orders"},
-        "lacks a right on table orders (SQLSTATE 42501). Grant it",
+        "`security definer` function that it calls, lacks a right on table orders",
     ),
     (
         "psycopg.errors.InsufficientPrivilege",
@@ -735,7 +735,12 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     (
         "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": 'violates row-level security policy for table "orders"'},
-        "the role also needs a policy",
+        "Correct the row or the policies.",
+    ),
+    (
+        "psycopg.errors.InsufficientPrivilege",
+        {"sqlstate": "42501", "message": "permission denied for table settings"},
+        "If table settings belongs to Minutehand, call its functions",
     ),
     ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
     ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
@@ -792,6 +797,7 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
     for the `OperationalError` of database drivers, which may have no code. The advice is the same
     before the last attempt.
     """
+    engine.run("create table public.settings ()")
     for error_type, rest, advice in ERRORS:
         job_id = engine.enqueue()
         error = {"type": error_type, "message": "x", **rest}
