@@ -2846,6 +2846,7 @@ begin
         'blocker', b.pid,
         'blocked', queue.length_in_words((l.pulse ->> 'blocked_ms')::double precision),
         'is_blocking', left(l.pulse ->> 'blocked_ms', 0),
+        'program', case when p.is_silent then l.pulse -> 'program' end,
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
         'run_since', l.leased_at,

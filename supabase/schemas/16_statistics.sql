@@ -657,6 +657,9 @@ as $$
 declare
   v_alive constant queue.workers[] := queue.live_workers(p_now);
   -- functions that workers have no right to call
+  v_is_open constant boolean := p_workspace_id is null
+    or queue.is_operator()
+    or queue.is_service();
   v_denied constant regproc[] := array(
     select f.function
     from unnest(
@@ -884,18 +887,18 @@ begin
   return query
     select
       'fail',
-      case when p_workspace_id is null then 'missing_right' else 'workers_lack_right' end,
+      case when v_is_open then 'missing_right' else 'workers_lack_right' end,
       null::timestamptz,
       null::text,
       case
-        when p_workspace_id is null
+        when v_is_open
           then jsonb_build_object('right', r.lacked, 'function', min(f.function::text))
         else '{}'
       end
     from unnest(v_denied) as f (function)
     cross join lateral queue.lacked_right(f.function) as r (lacked)
     group by r.lacked
-    limit case when p_workspace_id is not null then 1 end;
+    limit case when not v_is_open then 1 end;
   if p_workspace_id is not null then
     -- only operators see the cause, for example a session with an open transaction
     return query

@@ -58,6 +58,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     # a member does not see the function's name
     shown = [ada.explain(job_id)["next"], ada.findings(ACME)["workers_lack_right"]["next"]]
     assert str(shown).count("Notify the operator") == 2
+    assert right in remedy(engine.findings(ACME)["missing_right"])  # but an operator does
     assert "settle_jobs" not in str([shown, ada.rpc("explain_queue", p_workspace_id=ACME)])
     engine.run("grant execute on function public.settle_jobs to job_worker")
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
