@@ -923,7 +923,9 @@ select coalesce(
       'worker_id', w.worker_id,
       'error_message', left(e.error_message, 1000),
       'error', left(queue.error_line(e.error_message, e.error_data), 1000),
-      'has_traceback', e.traceback is not null
+      'has_traceback', e.traceback is not null,
+      -- false if only the lease expired, so that the process may still run
+      'process_ended', case when e.outcome in ('lost', 'died') then e.error_data ? 'evidence' end
     )
     order by e.fence
   ),

@@ -85,6 +85,7 @@ def deaths(engine: Engine, job_id: str) -> int:
     [listed] = engine.rpc("list_jobs", p_filter={"ids": [job_id]})["jobs"]
     attempts = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
     died = [each for each in attempts if each["outcome"] == "died"]
+    assert all(each["process_ended"] == ("ended" in each["error"]) for each in died)
     assert all("does not count: the process of worker" in each["error"] for each in died)
     assert engine.rpc("get_job", p_job_id=job_id)["deaths"] == listed["deaths"] == len(died)
     return len(died)

@@ -48,12 +48,15 @@ const ATTEMPT_OUTCOMES = {
 };
 
 /**
- * Return the word and the colour (tone) for the outcome of an attempt. An attempt without an
- * outcome is running.
+ * Return the word and the colour (tone) for an attempt's outcome. An attempt without an outcome is
+ * running.
  */
-export const outcomeOf = (outcome) =>
+export const outcomeOf = ({ outcome, process_ended: hasEnded }) =>
   outcome
-    ? (ATTEMPT_OUTCOMES[outcome] ?? { word: outcome, tone: "pending" })
+    ? {
+        ...(ATTEMPT_OUTCOMES[outcome] ?? { word: outcome, tone: "pending" }),
+        ...(hasEnded === false && { word: "Lease expired" }),
+      }
     : { word: "Running", tone: "processing" };
 
 export const FRESHNESS = {

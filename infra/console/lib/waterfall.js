@@ -126,7 +126,7 @@ function partsOf(job, now, level) {
         at(attempt.leased_at),
         attempt.ended_at,
       ),
-      ...outcomeOf(attempt.outcome),
+      ...outcomeOf(attempt),
       error: attempt.error_message,
     })),
     ...waits.map((wait) => ({

@@ -115,8 +115,10 @@ def _frames(output: Output, frames: list[dict[str, Any]]) -> None:
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     ms, origin = line.get("duration_ms"), line.get("origin") or {}
     code = origin.get("commit") or origin.get("version")
+    ended = {"outcome": "lease expired"} if line.get("process_ended") is False else {}
     return {
         **line,
+        **ended,
         "code": code and code[:9],
         "duration": None if ms is None else format_duration(ms),
     }

@@ -144,3 +144,10 @@ test("a large trace shows the children without their steps", () => {
   assert.ok(names.includes("child99") && names.includes("Attempt 1"));
   assert.ok(!names.some((name) => name.startsWith("low")));
 });
+
+test("an attempt whose lease only expired is not said to have lost its process", () => {
+  const lost = (more) => attempt(1, 500, 1500, "died", { error_message: "no call", ...more });
+  const wordOf = (more) => rowsOf({ jobs: [job("one", { attempts: [lost(more)] })] }, 0)[1].word;
+  assert.equal(wordOf({ process_ended: false }), "Lease expired");
+  assert.equal(wordOf({ process_ended: true }), "Process died");
+});
