@@ -1610,7 +1610,7 @@ from (
         '{recursion, recursive_type}',
         'If {recursions} generations are too many, pause the type, cancel its jobs, and correct '
           'the code.',
-        'pause --type {job_type}',
+        'pause --type {job_type} --workspace {workspace_id}',
         '/types/{job_type}'
       ),
       (
@@ -1918,7 +1918,7 @@ from (
       'The job type {job_type} has been paused in the workspace since '
         '{paused_at}.',
       'A manager of the workspace can resume the type.',
-      'resume --type {job_type}',
+      'resume --type {job_type}[ --workspace {which}]',
       '/types/{job_type}'
     ),
     (
@@ -3687,6 +3687,7 @@ with recursive ancestors as (
 )
 select jsonb_build_object(
   'job_type', p_job.job_type,
+  'workspace_id', p_job.workspace_id, -- an operator's command would pause the type everywhere
   'levels', count(a.job_type),
   'recursions', count(*) filter (where a.job_type = p_job.job_type)
 )

@@ -476,7 +476,7 @@ def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
         counted = f"Of its {number} nearest ancestors, {number} are jobs of work too."
         assert (counted in said["sentence"]) == (depth >= 10)
         job_id = engine.enqueue(parent_id=job_id)
-    assert remedy_command(said) == "minutehand pause --type work"
+    assert remedy_command(said) == f"minutehand pause --type work --workspace {ACME}"
     assert "recursive_type" not in engine.findings()
     engine.lease(50)
     for workspace, is_named in ((None, True), (ACME, True), (GLOBEX, False)):
