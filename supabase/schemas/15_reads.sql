@@ -4406,7 +4406,8 @@ cross join lateral ( -- a table of the project may have the name of a table of t
   cross join lateral (
     values (
       t.relnamespace = 'queue'::regnamespace
-      or t.oid in ('public.jobs'::regclass, 'public.job_events'::regclass)
+      -- by name, because a repair may restore this function before the tables
+      or t.relnamespace = 'public'::regnamespace and t.relname ~ '^job(s|_logs|_events)$'
     )
   ) as k (is_own)
   where t.relname = substring(g.object from '^(?:table|view|sequence) (.+)')
