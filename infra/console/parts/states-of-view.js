@@ -32,6 +32,10 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
       html`<p>A function was not found in the database: run <code>minutehand doctor</code>.</p>`
     }
     ${
+      (error?.status === 0 || error?.status >= 500) &&
+      html`<p><code>minutehand doctor</code> shows why.</p>`
+    }
+    ${
       error?.requestId &&
       html`<p class="muted small" title=${error.code}>Request <code>${error.requestId}</code></p>`
     }

@@ -478,6 +478,7 @@ def test_an_outage_of_the_data_api_is_reported(
     expect(page.locator(".incidents")).to_have_attribute("data-tone", "failed")
     expect(page.locator(".freshness")).to_have_text("Catching up")
     expect(fresh.get_by_text("Your workspaces could not be read")).to_be_visible()
+    expect(fresh.locator(".failed")).to_contain_text("minutehand doctor shows why")
 
     visitor.context.unroute("**/rest/v1/**")
 

@@ -67,17 +67,24 @@ def test_a_strange_data_api_is_named(
     assert (finding.verdict, found in f"{finding.detail} {finding.fix}") == ("fail", True)
 
 
+@pytest.mark.parametrize(
+    ("check", "name", "fix"),
+    [
+        ("api", "API_URL", "minutehand workers  # "),
+        ("supabase", "SUPABASE_URL", "minutehand dev  # stop it first"),
+    ],
+)
 def test_an_address_without_a_response_is_called_reachable(
-    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch, check: str, name: str, fix: str
 ) -> None:
     """A listener that accepts connections has the right address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         monkeypatch.setattr(Target, "call", lambda *_, **__: httpx.get(address, timeout=0.1))
-        finding = run_one_check(stack, "api", API_URL=address)
+        finding = run_one_check(stack, check, **{name: address})
 
     assert "accepts connections" in finding.detail
-    assert str(finding.fix).startswith("minutehand workers  # ")
+    assert str(finding.fix).startswith(fix)
 
 
 def test_the_function_that_uses_most_connections_is_named(renewed: Renewed) -> None:
@@ -248,7 +255,7 @@ def test_a_slow_trial_without_a_cause_names_the_triggers(
 
 
 def test_a_missing_function_needs_no_migration(
-    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The check of the engine's objects finds it, in a checkout only with a record."""
     stack.run("alter function public.explain_queue rename to planted")
@@ -261,6 +268,10 @@ def test_a_missing_function_needs_no_migration(
 
     assert with_record == "minutehand doctor"
     assert str(without).startswith("make dist  #")
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch("make -C /.+ dist", checks.record_command())
+    monkeypatch.setattr(checks, "checkout", lambda: None)
+    assert checks.record_command().startswith("pip install")
 
 
 def test_an_open_topic_is_a_finding_and_realtime_is_still_checked(stack: RunningStack) -> None:

@@ -12,6 +12,7 @@ release, add no check, but a line to the part `drift` of faults.txt.
 
 import asyncio
 import re
+import shlex
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -58,6 +59,7 @@ from minutehand.queue.credentials import (
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.errors import error_from_response
 from minutehand.queue.outbound_http import is_local
+from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
 from minutehand.version import VERSION
 
@@ -80,8 +82,6 @@ SKIP_PRE_REQUEST = (
     " <> ''job_worker'' then perform {}(); end if; end'; alter role authenticator set"
     " pgrst.db_pre_request = 'public.skip_worker'; notify pgrst, 'reload config'"
 )
-#: Command that records the release, with which the check `engine` compares the database.
-RECORD = "make dist"
 TOKEN = (
     "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
@@ -432,7 +432,7 @@ def engine(target: Target) -> CheckResult:
             else f'pip install "minutehand=={version}"',
         )
     if (record := read_record(target.schemas, target.apps)) is None:
-        return skip(f"this checkout has no record to compare with; run `{RECORD}`")
+        return skip(f"there is no record to compare with; run `{record_command()}`")
     tenancy = [part for part in installed(Project.find().root) if part.expected is None]
     try:
         # allow writes, because the comparison may rename objects, which is then rolled back
@@ -591,6 +591,14 @@ def enqueue(target: Target) -> CheckResult:
     return ok()
 
 
+def record_command() -> str:
+    """Return the command that adds the record, with which the check `engine` compares."""
+    root = checkout()
+    if root is None:  # pip has built the wheel
+        return f'pip install --force-reinstall --no-deps "minutehand=={VERSION}"'
+    return "make dist" if root == Path.cwd() else f"make -C {shlex.quote(str(root))} dist"
+
+
 def find_remedy(target: Target, name: str, *, named: bool) -> str | None:
     """Return what helps if the database rejects the query of a check.
 
@@ -600,7 +608,9 @@ def find_remedy(target: Target, name: str, *, named: bool) -> str | None:
     if name in ("database", "locks", "migrations"):
         return target.migrate
     if read_record(target.schemas, target.apps) is None:
-        return f"{RECORD}  # then run `minutehand doctor` again, which finds missing objects"
+        return (
+            f"{record_command()}  # then run `minutehand doctor` again, which finds missing objects"
+        )
     return "minutehand doctor" if named else None
 
 

@@ -59,7 +59,7 @@ ATTACHED = """
 """
 RESTART = (
     "minutehand dev  # stop it first if it runs; for a hosted project: Project settings"
-    " → General → Restart project. The account must be a member of the workspace"
+    " → General → Restart project"
 )
 LEFT = "delete from public.jobs where id = %s"
 LEFT_TYPE = """
@@ -97,7 +97,7 @@ def realtime(target: Target) -> CheckResult:
 
 def _join_fix(target: Target) -> str:
     if target.values.get("DATABASE_URL") and target.query(ATTACHED):
-        return RESTART
+        return f"{RESTART}. The account must be a member of the workspace"
     return ATTACH.format(target.schemas.clients)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing registers the checks
+from minutehand.cli.doctor import checks, proof  # importing registers the checks
 from minutehand.cli.doctor.results import CHECKS, Check, CheckResult, Target, fail, skip
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
@@ -112,7 +112,7 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         url, names = str(error.request.url), ("SUPABASE_URL", "API_URL")
         name = next((n for n in names if url.startswith(target.values.get(n) or "?")), names[0])
         if isinstance(error, httpx.ReadTimeout):  # the address is reachable
-            fix = SILENT if name == "API_URL" else None
+            fix = SILENT if name == "API_URL" else proof.RESTART
             return fail(f"{url} accepts connections but does not respond", fix)
         return fail(f"{url} does not respond ({type(error).__name__})", ADDRESS.format(name))
     except psycopg.Error as error:
