@@ -171,7 +171,7 @@ begin
       413,
       'payload_too_large',
       format(
-        '%s exceeds %s bytes; store the data and pass a reference',
+        '%s exceeds %s bytes (payload_max_bytes); store the data and pass a reference',
         p_field,
         v_bytes_max
       ),

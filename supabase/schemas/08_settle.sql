@@ -133,7 +133,8 @@ begin
       'type', 'ResultTooLarge',
       'reason', 'result_too_large',
       'message', format(
-        'the result has more than %s bytes; store the result and return a reference',
+        'the result has more than %s bytes (payload_max_bytes); store the result and return a '
+          'reference',
         queue.setting('payload_max_bytes')
       )
     );

@@ -1847,14 +1847,15 @@ from (
     ),
     (
       'asking',
-      'It waits for an answer to: {question}',
+      'It has waited since {since} for an answer to: {question}',
       'Answer it.',
       'answer {job_id} ANSWER',
       null
     ),
     (
       'waiting_for_event',
-      'It waits for the event {event}.[ An event with the similar name {nearest} was emitted.]',
+      'It has waited since {since} for the event {event}.[ An event with the similar name '
+        '{nearest} was emitted.]',
       'Emit {event}: '
         '`select public.emit_event(…)`, or POST /api/events.',
       'docs sql',
@@ -1862,8 +1863,8 @@ from (
     ),
     (
       'waiting_for_children',
-      'It waits for its children.[ The first that has not ended is {holder_type} {holder} '
-        '({holder_state}).]',
+      'It has waited for its children since {since}.[ The first that has not ended is '
+        '{holder_type} {holder} ({holder_state}).]',
       'See why this child has not ended.',
       'explain {holder}',
       '/jobs/{holder}'

@@ -77,7 +77,8 @@ LONG = "x" * 300_000
         (lambda ctx: asyncio.sleep(0, {"all": [float("nan")]}), "(at ['all'][0])"),
         (
             lambda ctx: ctx.spawn([NewJob(job_type="child", payload={"text": LONG})]),
-            "payload exceeds 262144 bytes; store the data and pass a reference (payload_too_large)",
+            "payload exceeds 262144 bytes (payload_max_bytes); store the data and pass a reference"
+            " (payload_too_large)",
         ),
     ],
 )

@@ -314,7 +314,8 @@ class _Stage:
         """Store the child jobs. A repeated name returns the ids of the earlier call."""
         test = self._test
         if any(_is_too_long(child.payload) for child in children):
-            message = f"payload exceeds {MAX_STORED} bytes; store the data and pass a reference"
+            limit = f"{MAX_STORED} bytes (payload_max_bytes)"
+            message = f"payload exceeds {limit}; store the data and pass a reference"
             raise QueueError(message, status=413, code="PT413", hint="payload_too_large")
         if name not in test._ids:
             test.children[name] = list(children)

@@ -85,7 +85,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
 
         output = run("show", job_id).stdout
         assert f"minutehand explain {job_id}" in run("explain", top).stdout
-        assert "It waits for an answer to: Which size? [XL, it's]" in output
+        assert "for an answer to: Which size? [XL, it's]" in output
         assert f"minutehand answer {job_id}" in output
         assert "answered; it is pending" in run("answer", job_id, "XL").stdout
         for _ in range(3):
