@@ -89,6 +89,17 @@ async def test_the_pause_does_not_grow_while_each_process_leases_suspects(hosts:
     assert max(hosts.pauses) == 2
 
 
+async def test_the_pause_grows_while_one_process_runs_suspects_and_others_find_none(
+    hosts: Hosts,
+) -> None:
+    """A limit may block all other suspects for as long as the first one runs."""
+    is_first = "starts.stat().st_size == 1"
+    program = WORKER.replace("starts.stat().st_size // 6", is_first)
+    program = program.replace("sys.exit()", f"os.read(0, 1) if {is_first} else sys.exit()")
+    program = program.replace(' or [*evidence.parent.glob("*.stacks")]', "")
+    await hosts.run(program, lambda: 30 in hosts.pauses)
+
+
 #: A worker program. Each of its processes for suspects ends without a lease when the test creates
 #: the file `end`.
 DYING = """

@@ -99,9 +99,10 @@ class WorkerProcess:
         self._forks = ForkServer(
             (sys.executable, "-m", module), environ, pass_fds=(self._pipe_end,)
         )
-        #: Running processes for suspects, and seconds before the next process for newly found
-        #: suspects.
+        #: Running processes for suspects, the newest process for suspects, and seconds before the
+        #: next process for newly found suspects.
         self._suspects: dict[asyncio.Task[None], ExitReport] = {}
+        self._newest: ExitReport | None = None
         self._suspects_seconds = SUSPECTS_SECONDS
         self._numbers = itertools.count()
         self._exit_reporter = ExitReporter(environ)
@@ -208,16 +209,17 @@ class WorkerProcess:
             # still lease one, or a limit blocks all suspects
             if all(report.has_leased() for report in self._suspects.values()):
                 self._found.clear()
-                # use the minimum pause if all running processes have leased suspects, because the
-                # next process may also lease some
-                pause = SUSPECTS_SECONDS if self._suspects else 2 * self._suspects_seconds
+                # use the minimum pause if the newest process has leased suspects and still runs,
+                # because the next process may also lease some
+                is_leasing = self._newest in self._suspects.values()
+                pause = SUSPECTS_SECONDS if is_leasing else 2 * self._suspects_seconds
                 self._suspects_seconds = min(pause, MAX_RESTART_SECONDS)
                 self._start_for_suspects(1)
 
     def _start_for_suspects(self, companies: int) -> None:
         """Start a process for each group of suspects. A process ends when no suspect waits."""
         for _ in range(min(companies, self._free_processes())):
-            report = self._next_report()
+            self._newest = report = self._next_report()
             task = asyncio.create_task(self._run_suspects(report), name="suspects-process")
             self._suspects[task] = report
             task.add_done_callback(self._suspects.pop)
