@@ -2281,7 +2281,11 @@ begin
         when l.evidence is null and l.seen_at > v_now - interval '10 minutes' then 'stale'
         else 'gone'
       end as state,
-      row_number() over (partition by o.job_type order by l.seen_at desc) as nth
+      row_number() over (
+        partition by o.job_type
+        -- many short runs must not hide a worker that runs
+        order by a.worker is not null and l.ended_at is null desc, l.seen_at desc
+      ) as nth
     from (
       select w.*, queue.key_end(w, w.seen_at) as key_expired_at
       from queue.workers as w

@@ -124,7 +124,9 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
     engine.register("other", source="app:other", description="Does it.", key_concurrency=2)
     engine.register("other", schedules=[{"name": "n", "cron": "never"}])
     live_some(engine)
-    engine.lease_call(0, worker="w9", job_types=["work"], version="v7")
+    for worker in ("w8", "w9"):
+        engine.lease_call(0, worker=worker, job_types=["work"], version="v7")
+        engine.advance(1)
     engine.elapse(READ_SECONDS)
 
     def types(who: Engine, **asked: Any) -> Json:
@@ -140,7 +142,8 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
     assert ("alive", "v7") in {(worker["state"], worker["version"]) for worker in serving}
     died = {"worker_id": "w9", "evidence": {"signal": "SIGSEGV"}}
     engine.rpc("tick_finished", p_request=died)
-    [dead] = [w for w in types(engine)["work"]["serving"] if w["worker_id"] == "w9"]
+    alive, dead, *_ = types(engine)["work"]["serving"]  # the ended one was seen last
+    assert (alive["worker_id"], dead["worker_id"]) == ("w8", "w9")
     assert (dead["state"], dead["process_end"]) == ("gone", " (SIGSEGV)")
     assert "webhook_delivery" in types(engine, p_internal=True)
     missing = refused(types, ada, p_workspace_id=ACME, p_job_type="wrok")

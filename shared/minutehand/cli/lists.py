@@ -54,7 +54,8 @@ def workers(output: Output, connection: Connection) -> None:
         for worker in job_type["serving"]:
             rows.setdefault(worker["worker_id"], {**worker, "job_types": []})
             rows[worker["worker_id"]]["job_types"].append(job_type["job_type"])
-    output.table(list(rows.values()), WORKER_COLUMNS, row=_format_worker, empty="no workers")
+    running = sorted(rows.values(), key=lambda worker: bool(worker["ended_at"]))
+    output.table(running, WORKER_COLUMNS, row=_format_worker, empty="no workers")
 
 
 def _format_worker(worker: dict[str, Any]) -> dict[str, Any]:
