@@ -1760,11 +1760,10 @@ from (
       '[Its processor ended at {unstored_since}, but its outcome is not stored yet|Silent for '
         '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
         '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has '
-        'run since {run_since}.][ Half of {of_jobs} of its type that ended in the last 24 hours '
-        'ran for {half} or less, 99 % for {typical} or less.| 99 % of {of_jobs} of its type that '
-        'ended in the last 24 hours ran for {typical} or less.| {of_jobs} of its type that ended '
-        'in the last 24 hours ran for {longest} or less.|][ Running jobs of its type that are '
-        'silent at this line: {alike}.][ The last recorded call of its worker was at '
+        'run since {run_since}.][ In the last 24 hours, 99 % of {of_jobs} of its type ran for '
+        '{typical} or less.| In the last 24 hours, {of_jobs} of its type ran for {longest} or '
+        'less.|][ {alike} running jobs of its type are silent at this line.][ The last recorded '
+        'call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
         'last reported at {reported_at}.| Its worker has not reported on it since '
         '{unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The key of the '
@@ -1794,11 +1793,10 @@ from (
         'for, and give it a time limit before any retry: an earlier attempt is still stuck in '
         'worker {stuck_in}, and each retry can leave one more.|Find out what the call{is_silent} '
         'at {place} waits for, and give it a time limit. Then cancel and retry the job if it '
-        'hangs: it keeps its finished steps, and its attempts are counted from 1 again. Then give '
-        'the type a `timeout` below {shorter} if such calls should end earlier.|Find out what the '
-        'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry the '
-        'job if it hangs: it keeps its finished steps, and its attempts are counted from 1 '
-        'again.|If {usual} should suffice, check its log and the code at {place}.|If worker '
+        'hangs. Finished steps are kept. Then give the type a `timeout` below {shorter} if such '
+        'calls should end earlier.|Find out what the call{is_silent} at {place} waits for, and '
+        'give it a time limit. Then cancel and retry the job if it hangs. Finished steps are '
+        'kept.|If {usual} should suffice, check its log and the code at {place}.|If worker '
         '{worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
@@ -2759,8 +2757,9 @@ $$;
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
 -- run_since: Start of this run. Null without an update.
--- usual: Duration that 99 % of the type's jobs did not exceed, as text. Null while the job has run
---   for less than this duration. Null for a job that is not silent also in its first minute.
+-- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
+--   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
+--   run twice as long. Null for a job that is not silent also in its first minute.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2856,9 +2855,13 @@ begin
         'usual', case
           when extract(epoch from p_now - l.leased_at) * 1000 > greatest(
             case when p.is_silent then 0 else 60000 end,
-            (v_times ->> 'typical_ms')::double precision
+            coalesce(
+              (v_times ->> 'typical_ms')::double precision,
+              2 * (v_times ->> 'longest_ms')::double precision,
+              'Infinity'
+            )
           )
-            then v_times ->> 'typical'
+            then coalesce(v_times ->> 'typical', v_times ->> 'longest')
         end,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end,

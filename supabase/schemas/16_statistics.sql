@@ -289,6 +289,7 @@ $$;
 -- typical, typical_ms: Duration that 99 % of at least 20 jobs did not exceed.
 -- half: Duration that half of these jobs did not exceed, if it differs from typical.
 -- longest: Duration that none of fewer than 20 jobs exceeded.
+-- longest_ms: The same, if at least 5 jobs ended. Fewer jobs do not show how long a job may run.
 create function queue.run_times_in_words(
   p_workspace_id uuid,
   p_job_type text,
@@ -300,7 +301,10 @@ set search_path = ''
 as $$
 select jsonb_build_object('of_jobs', t.jobs || case t.jobs when 1 then ' job' else ' jobs' end)
   || case
-    when t.jobs < 20 then jsonb_build_object('longest', w.most)
+    when t.jobs < 20 then jsonb_build_object(
+      'longest', w.most,
+      'longest_ms', case when t.jobs >= 5 then t.most_ms end
+    )
     else jsonb_build_object(
       'half', nullif(w.half, w.most),
       'typical', w.most,

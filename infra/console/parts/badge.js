@@ -27,13 +27,14 @@ function useTrouble(job, status, state, silentSince) {
 /**
  * Shows a badge with the state of a job, or with the job's status if only the status is known. If a
  * finding is about the job, the badge shows it too, and a `compact` badge shows only the finding.
- * The page of a job knows the time `silentSince`, or null, before the findings do.
+ * The page of a job knows the time `silentSince`, or null, and the trouble `known` before the
+ * findings do.
  */
-export function StateBadge({ status: known, job, silentSince, cancelling, compact }) {
+export function StateBadge({ status: only, job, silentSince, known, cancelling, compact }) {
   const now = useNow(isDelayed(job?.state));
-  const status = job?.status ?? known;
+  const status = job?.status ?? only;
   const state = job ? stateAt(job, now) : status;
-  const trouble = useTrouble(job, status, state, silentSince);
+  const trouble = useTrouble(job, status, state, silentSince) || known;
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
   return html`<span class="badge" data-tone=${trouble ? "waiting" : tone} data-status=${status}>

@@ -89,6 +89,10 @@ export function Age({ at, isPast }) {
 const MARKED = new RegExp(
   `${INSTANT.source}|\`([^\`]+)\`|\\b([\\w./-]+\\.py:\\d+)\\b|(?<=\\bjob )([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\\b`,
 );
+
+/** Regular expression for the space between a number and its unit, where no line must break. */
+const UNIT = /(?<=\d) (?=(?:ms|s|min|h|d|MB|%)(?!\w))/g;
+
 /** Return the name of the file in a line of code, with its number. */
 export const fileOf = (place) => place.slice(place.lastIndexOf("/") + 1);
 
@@ -113,10 +117,10 @@ export const Sentence = ({ text, isShort = false }) =>
     .map((part, index, parts) => {
       const kind = index % MARKS.length;
       if (kind === 0 && parts[index + 1])
-        return part.replace(AGED, (_, words) =>
+        part = part.replace(AGED, (_, words) =>
           words === "since" ? "for " : words.replace("at", ""),
         );
       const [, aged] = (kind === 1 && part && parts[index - 1].match(AGED)) || [];
       if (aged) return html`<${Age} at=${instantOf(part)} isPast=${aged !== "since"} />`;
-      return (part && MARKS[kind]?.(part, isShort)) ?? part;
+      return (part && MARKS[kind]?.(part, isShort)) ?? part?.replace(UNIT, "\u00a0");
     });

@@ -132,6 +132,7 @@ function JobDetails({ watch, job }) {
   const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1), root?.steps);
   const silentSince = update?.silent ? update.at : null;
   const isSilent = Boolean(silentSince);
+  const pace = update && !isSilent && paceOf(explanation);
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
@@ -156,6 +157,7 @@ function JobDetails({ watch, job }) {
           ${job.job_type} <${StateBadge}
             job=${job}
             silentSince=${silentSince}
+            known=${pace && explanation.data.usual && "long"}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
         <p class="muted clamp wrap">${job.glimpse}</p>
@@ -176,12 +178,16 @@ function JobDetails({ watch, job }) {
           jobId=${job.id}
           wait=${wait}
           onAnswered=${watch.refresh} />`
-        : html`<${Explained} explained=${explained} job=${job} update=${update} />`
+        : html`<${Explained}
+          explained=${explained}
+          job=${job}
+          update=${update}
+          pace=${pace} />`
     }
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${update && !isSilent && html`<${TimeLeft} job=${job} at=${update.at} end=${explanation?.data.times_out_at} />`}
+        ${update && !isSilent && html`<${TimeLeft} key=${job.fence} job=${job} end=${explanation?.data.times_out_at} />`}
       <//>`
     }
     <div class="columns">
@@ -243,18 +249,27 @@ function JobDetails({ watch, job }) {
   </article>`;
 }
 
+/** Least growth of the percentage that shows a pace, because the database rounds it to 0.1. */
+const MIN_GROWTH = 1;
+
 /**
- * Shows when a job in its first run ends, if its progress continues at the same pace, and whether
- * that is after its timeout `end`.
+ * Shows when a job ends, if its progress continues at the pace between the first and the last report
+ * that the page has received, and whether that is after its timeout `end`. A run may begin with any
+ * percentage, so its start shows no pace.
  */
-function TimeLeft({ job, at, end }) {
+function TimeLeft({ job, end }) {
   const now = useNow();
   const { percentage: done } = job.progress;
-  const from = Date.parse(job.started_at);
-  const left = from + ((Date.parse(at) - from) * 100) / done - now;
+  const at = Date.parse(useChangeTime(done));
+  const first = useRef(null);
+  if (at) first.current ??= { at, done };
+  const growth = done - first.current?.done;
+  if (!(growth >= MIN_GROWTH)) return null;
+  const left = at + ((at - first.current.at) * (100 - done)) / growth - now;
   const isLate = now + left > Date.parse(end);
-  if (job.fence !== 1 || done < 5 || left <= 1000) return null;
-  return `about ${roughly(left)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
+  const unit = left < 60_000 ? 1000 : left < 7_200_000 ? 60_000 : 3_600_000;
+  if (left <= 1000) return null;
+  return `about ${roughly(Math.round(left / unit) * unit)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
 }
 
 /** What a running job did, by the kind of its last update. */
@@ -266,15 +281,46 @@ const DID = {
   "end of a step": "ended a step",
 };
 
+/**
+ * Return the start of a run that sends updates, and the run times of its type in the last day. Return
+ * null if too few jobs of the type ended, or if the job may be in trouble for another reason.
+ */
+function paceOf({ next, data }) {
+  const { typical, longest, of_jobs: jobs, usual, late_since: late } = data;
+  const limit = data.typical_ms ?? data.longest_ms;
+  return limit && !late && (usual || next[0].kind === "none")
+    ? {
+        from: Date.parse(data.run_since),
+        limit,
+        most: `${typical ?? longest} or less`,
+        others: `${typical ? "99 % of " : ""}${jobs} of its type`,
+      }
+    : null;
+}
+
+/** Shows whether a run is long for its type. Its limit is rounded up, so the ratio is a minimum. */
+function Pace({ from, limit, most, others }) {
+  const ran = useNow() - from;
+  const times = Math.floor(ran / limit);
+  const time = duration(ran).replace(/\.\d /, " ");
+  const longer = times < 2 ? "longer than" : `more than ${times} times as long as`;
+  return html`<${Sentence}
+    text=${
+      times < 1
+        ? `Running as usual: ${time} so far, ${most} in ${others}.`
+        : `Still reporting after ${time}, ${longer} ${others} (${most}).`
+    } />`;
+}
+
 /** Shows for how long a running job has been silent, or when it last did what, and in which step. */
-function Verdict({ update, sentence, data: { sign, step } }) {
+function Verdict({ update, sentence, data: { sign, step }, pace }) {
   const isNow = useNow() < Date.parse(update.at) + NOW_MS;
   return html`<span aria-live="off">
     ${
       update.silent
         ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
             <${Sentence} text=${sentence.split(sign)[1]} />`
-        : html`It ${DID[update.kind] ?? "sent an update"} ${
+        : html`${pace && html`<span class="strong"><${Pace} ...${pace} /></span> `}It ${DID[update.kind] ?? "sent an update"} ${
             isNow ? "just now" : html`<${When} at=${update.at} />`
           }${step && `, in its step ${step}`}.`
     }
@@ -302,7 +348,10 @@ const ERROR_AT_END = /(failed at [^.]*?): .*/s;
 
 const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
 
-function Explained({ explained, job, update }) {
+/** The sentences with the time of a run and the run times of its type, which `Pace` shows. */
+const PACE = /It has run since .*? or less\. ?/;
+
+function Explained({ explained, job, update, pace }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
@@ -317,14 +366,18 @@ function Explained({ explained, job, update }) {
     data-tone=${isStuck ? "waiting" : undefined}
     aria-live="polite">
     <p class="clamp">
-      <span class=${isStuck ? "strong" : undefined}>
+      <span class=${isStuck && !pace ? "strong" : undefined}>
         ${
           update
-            ? html`<${Verdict} update=${update} sentence=${first} data=${explanation.data} />`
+            ? html`<${Verdict}
+                update=${update}
+                sentence=${first}
+                data=${explanation.data}
+                pace=${pace} />`
             : html`<${Sentence} text=${first} />`
         }
       </span>
-      <${Sentence} text=${rest.replace(" %", "\u00a0%")} />
+      <${Sentence} text=${pace ? rest.replace(PACE, "") : rest} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
