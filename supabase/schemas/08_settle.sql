@@ -11,7 +11,7 @@
 --     queue.read_items        parses the items of the request and sorts them by job.
 --     queue.settle            applies the outcomes of the items.
 --       queue.lock_held         locks leases and job rows, and returns the jobs it could not lock.
---       queue.contested         returns jobs to retry whose unique keys other transactions take.
+--       queue.settle_retries    settles jobs to retry, each alone.
 --       queue.write_reports     stores the last progress, log lines and steps of the jobs.
 --       queue.decide            determines each job's next state and stores the attempt.
 --       queue.end_attempts      deletes the leases and updates the job rows, in one statement.
@@ -584,55 +584,62 @@ select coalesce(
 )
 $$;
 
--- Return those of the jobs p_ids that must be retried after their cancel, but whose unique keys
--- open transactions are taking. The retry of such a job could neither be done nor be refused yet.
-create function queue.contested(p_ids uuid[])
-returns uuid[]
+-- Settle those of the items whose jobs must be retried after their cancel, each in a
+-- subtransaction. If a lock or another temporary error prevents one, its result is busy and has the
+-- error, so that the other items of the call are settled.
+create function queue.settle_retries(
+  p_items queue.worker_item[],
+  out results jsonb,
+  out changes queue.change[]
+)
 language plpgsql
 set lock_timeout = '100ms'
 set search_path = ''
 as $$
 declare
-  v_job record;
-  v_contested uuid[] := '{}';
+  v_item queue.worker_item;
+  v_settled record;
 begin
-  for v_job in
-    select j.id, j.workspace_id, j.job_type, j.unique_key
-    from public.jobs as j
-    where j.id = any (p_ids)
-      and j.cancel_requested_at is not null
-      and j.unique_key is not null
-      and queue.retry_requested(j.id)
-    order by j.id
+  results := '[]';
+  for v_item in
+    select i.*
+    from unnest(p_items) as i
+    join public.jobs as j on j.id = i.job_id
+    where j.cancel_requested_at is not null and queue.retry_requested(j.id)
+    order by i.job_id, i.fence
   loop
-    begin -- only an insert waits for a key that an open transaction has inserted
-      insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id)
-      values (v_job.workspace_id, v_job.job_type, v_job.unique_key, true, v_job.id)
-      on conflict do nothing;
-      delete from queue.job_keys as u
-      where found
-        and u.workspace_id = v_job.workspace_id
-        and u.job_type = v_job.job_type
-        and u.key = v_job.unique_key
-        and u.is_unique;
-    exception when lock_not_available then
-      v_contested := v_contested || v_job.id;
+    begin
+      v_settled := queue.settle(array[v_item], false, true);
+      results := results || v_settled.results::jsonb;
+      changes := changes || v_settled.changes;
+    exception when others then
+      if not queue.is_temporary(sqlstate) then
+        raise;
+      end if;
+      results := results || jsonb_build_object(
+        'job_id', v_item.job_id,
+        'fence', v_item.fence,
+        'outcome', 'busy',
+        'error', format('%s (%s)', sqlerrm, sqlstate)
+      );
+      perform set_config('lock_timeout', '1ms', true); -- many waits would end the call
     end;
   end loop;
-  return v_contested;
 end;
 $$;
 
 -- Apply the outcomes that workers report. The result of an item is applied, cancelled, stale (the
--- lease number is old), not_found or busy (another transaction has locked the job). If a cancel was
+-- lease number is old), not_found or busy (settle it again, because of a lock). If a cancel was
 -- requested, the job is cancelled unless the outcome is completed. If the latest request also
 -- requests a retry, the cancelled job is retried in the same transaction, so that its parent and
 -- its watchers do not see it ended.
 -- p_is_plain: True if all items are plain completions, which are successes at the first lease
 --   (queue.read_items).
+-- p_is_alone: True for a call of queue.settle_retries.
 create function queue.settle(
   p_items queue.worker_item[],
   p_is_plain boolean,
+  p_is_alone boolean default false,
   out results json,
   out changes queue.change[]
 )
@@ -644,6 +651,8 @@ declare
   v_items queue.worker_item[];
   v_busy uuid[] := '{}';
   v_ended record;
+  v_alone jsonb := '[]'; -- results of the items that queue.settle_retries has settled
+  v_changes queue.change[];
   v_retried uuid[];
   v_id uuid;
 begin
@@ -656,11 +665,21 @@ begin
   end if;
   if not p_is_plain then -- skip jobs whose rows are locked by other transactions
     v_busy := queue.lock_held(array(select i.job_id from unnest(p_items) as i));
-    v_busy := v_busy || queue.contested(array(
-      select i.job_id
-      from unnest(p_items) as i
-      where i.job_id <> all (v_busy)
-    ));
+    if not p_is_alone then
+      select r.results, r.changes into v_alone, v_changes
+      from queue.settle_retries(array(
+        select i
+        from unnest(p_items) as i
+        where i.job_id <> all (v_busy)
+      )) as r;
+      if v_alone <> '[]' then
+        p_items := array(
+          select i
+          from unnest(p_items) as i
+          where not v_alone @> jsonb_build_array(jsonb_build_object('job_id', i.job_id))
+        );
+      end if;
+    end if;
     v_now := queue.clock();
     v_items := array( -- drop duplicate items
       select distinct on (i.job_id, i.fence) i
@@ -708,6 +727,10 @@ begin
     from unnest(p_items) as i
     left join public.jobs as j on j.id = i.job_id and i.fence between 1 and j.fence
     left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence;
+  end if;
+  if v_alone <> '[]' then
+    results := v_alone || coalesce(results::jsonb, '[]');
+    changes := v_changes || changes;
   end if;
   if v_ended.rest is not null then
     insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)

@@ -1731,8 +1731,8 @@ from (
       'refused',
       'The database cannot change the job''s row. The change is retried at {retry_at}.',
       '[Restore the missing object{is_missing}. The doctor has the statement if it is part of '
-        'Minutehand|End that transaction{is_taking}|Fix the trigger or constraint that rejects the '
-        'change], then wait.',
+        'Minutehand|End the transaction that keeps the lock{is_locked}|Fix the trigger or '
+        'constraint that rejects the change], then wait.',
       '[doctor{is_missing}|explain {job_id}]',
       null
     ),
@@ -3040,9 +3040,7 @@ begin
           -- an undefined function, table, column, object or schema
           when v_found.failure ~ '[(](42883|42P01|42703|42704|3F000)[)]$' then ''
         end)
-        || jsonb_build_object('is_taking', case
-          when v_found.failure ^@ 'an open transaction is taking' then ''
-        end)
+        || jsonb_build_object('is_locked', case when v_found.failure ~ '[(]55P03[)]$' then '' end)
     );
   elsif p_job.status = 'processing' then
     select

@@ -81,6 +81,7 @@ declare
   v_done integer := cardinality(p_ids);
   v_items queue.worker_item[];
   v_settled record;
+  v_busy jsonb := '{}'; -- the error of each job that cannot be settled now
 begin
   begin
     if p_task = 'retention' then
@@ -104,8 +105,12 @@ begin
       from unnest(v_items) as i
       group by i.error -> 'reason';
       v_settled := queue.settle(v_items, false);
-      if v_settled.results::jsonb @> '[{"outcome": "busy"}]' then
-        raise 'an open transaction is taking the unique key';
+      v_busy := (
+        select coalesce(jsonb_object_agg(b ->> 'job_id', b -> 'error'), '{}')
+        from jsonb_path_query(v_settled.results::jsonb, '$[*] ? (@.outcome == "busy")') as b
+      );
+      if v_busy <> '{}' then
+        raise 'jobs are busy'; -- undo their events
       end if;
       perform queue.publish(v_settled.changes, p_now);
     else
@@ -133,7 +138,7 @@ begin
     if queue.is_temporary(sqlstate) then
       raise;
     end if;
-    if v_half = 0 then
+    if v_half = 0 and v_busy = '{}' then
       raise warning 'maintenance (%) skips job %: % (%)',
         p_task,
         p_ids[1],
@@ -148,6 +153,15 @@ begin
       return 0;
     end if;
   end;
+  if v_busy <> '{}' then
+    perform queue.record_rejection(p_task, b.key::uuid, b.value, p_now)
+    from jsonb_each_text(v_busy) as b;
+    return queue.bisect_task(
+      p_task,
+      array(select i.id from unnest(p_ids) as i (id) where not v_busy ? i.id::text),
+      p_now
+    );
+  end if;
   return queue.bisect_task(p_task, p_ids[:v_half], p_now)
     + queue.bisect_task(p_task, p_ids[v_half + 1:], p_now);
 end;

@@ -874,7 +874,8 @@ begin
         jsonb_agg(p.items order by p.end_offset) filter (where p.items is not null),
         '$[*][*]'
       ),
-      min(p.first_at),
+      -- null if the first piece is older than this field
+      (array_agg(p.first_at order by p.end_offset))[1],
       max(p.last_at)
     from placed as p
     join public.jobs as j on j.id = p.job_id

@@ -3,6 +3,7 @@
 A running processor learns of it from the response to its next report.
 """
 
+import time
 from functools import partial
 
 import psycopg
@@ -263,19 +264,57 @@ def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) ->
         assert "asked for a retry, which was not done" in engine.explain(each)["sentence"]
 
 
-@pytest.mark.parametrize("code", ["40P01", "55P03"])
-def test_a_lock_does_not_lose_a_requested_retry(engine: Engine, code: str) -> None:
-    job_id, lease = engine.start()
+@pytest.mark.parametrize("code", ["40P01", "55P03", "XX000"])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_temporary_error_does_not_lose_a_requested_retry(
+    engine: Engine, code: str, is_lost: bool
+) -> None:
+    """Other jobs end in the meantime, also if the error never ends."""
+    (job_id, lease), (other, free), (done, last) = (engine.start() for _ in range(3))
     cancel(engine, job_id, retry=True)
+    cancel(engine, other, retry=True)
     error = f"raise 'no' using errcode = '{code}';"
-    engine.add_trigger("before update", error, "new.generation > old.generation")
+    engine.add_trigger(
+        "before update", error, f"new.generation > old.generation and new.id = '{job_id}'"
+    )
 
-    with pytest.raises(psycopg.errors.OperationalError):
-        engine.settle(lease, "cancelled")
+    def settle() -> None:
+        if is_lost:
+            engine.elapse(61)
+        else:
+            outcomes = zip(
+                (lease, free, last), ("cancelled", "cancelled", "completed"), strict=True
+            )
+            engine.settle_all([{**handle(each), "outcome": o} for each, o in outcomes])
+
+    settle()
+    states = [engine.status(each) for each in (job_id, other, done)]
+    assert states == ["processing", "pending", "pending" if is_lost else "completed"]
+    if is_lost:
+        assert engine.explain(job_id)["cause"] == f"no ({code})"
     engine.run("drop trigger z_own on jobs")
-    engine.settle(lease, "cancelled")
+    settle()
 
     assert engine.status(job_id) == "pending"
+    assert engine.events(job_id).count("job.reclaimed") == is_lost
+
+
+def test_many_locked_keys_do_not_delay_a_settlement(engine: Engine) -> None:
+    """A call of a worker may take 8 seconds, and each wait for a lock 0.1 seconds."""
+    jobs = [engine.start(unique={"key": f"u{n}", "until": "leased"}) for n in range(30)]
+    for job_id, _ in jobs:
+        cancel(engine, job_id, retry=True)
+
+    with engine.open_transaction() as user:
+        for n in range(30):
+            user.enqueue(unique={"key": f"u{n}", "until": "leased"})
+        began = time.monotonic()
+        engine.settle_all([{**handle(lease), "outcome": "cancelled"} for _, lease in jobs])
+        assert time.monotonic() - began < 1.5
+        began = time.monotonic()
+        engine.elapse(61)
+        assert time.monotonic() - began < 1.5
+        assert {engine.status(job_id) for job_id, _ in jobs} == {"processing"}
 
 
 @pytest.mark.parametrize(("end", "state"), [("rollback", "pending"), ("commit", "cancelled")])
@@ -300,7 +339,7 @@ def test_a_requested_retry_waits_for_a_transaction_that_takes_its_key(
         user.enqueue(unique=unique)
         settle()
         assert [engine.status(each) for each in (job_id, other)] == ["processing", "pending"]
-        ends_transaction = remedy(engine.explain(job_id)).startswith("End that transaction")
+        ends_transaction = remedy(engine.explain(job_id)).startswith("End the transaction")
         assert ends_transaction == is_lost
         user.run(end)
     settle()
