@@ -1418,10 +1418,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         ((50,), "1 job of its type ran for 55 ms or less."),
         ((400, 9_000), "2 jobs of its type ran for 9.5 s or less."),
         (5 * (400,), "5 jobs of its type ran for 413 ms or less."),
-        (
-            11 * (400,) + 10 * (9_000,),
-            "99 % of 21 jobs of its type ran for 9.5 s or less.",
-        ),
+        (11 * (400,) + 10 * (9_000,), "99 % of 21 jobs of its type ran for 9.5 s or less."),
     ],
 )
 def test_the_run_times_of_its_type_bound_those_of_the_counted_jobs(
