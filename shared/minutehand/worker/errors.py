@@ -212,8 +212,12 @@ def _contacted(error: BaseException) -> str | None:
     for frame, _ in walk_tb(error.__traceback__):
         names = frame.f_locals
         if frame.f_code.co_name in {"connect_tcp", "create_connection"}:
-            host, port = names.get("address") or (names.get("host"), names.get("port"))
-            return f"{host}:{port}" if host else None
+            host, port = names.get("host"), names.get("port")
+            if isinstance(address := names.get("address"), tuple):
+                host, port = address[:2]
+            # code of the user may pass a URL with a password
+            is_host = isinstance(host, str) and re.fullmatch(r"[\w.:-]+", host)
+            return f"{host}:{port}" if is_host and isinstance(port, int | str) else None
         if frame.f_code.co_name == "start_tls" and (host := names.get("server_hostname")):
             return str(host)
     return None

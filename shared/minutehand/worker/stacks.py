@@ -71,10 +71,12 @@ def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
             program = vars(program)["_transport"].get_extra_info("subprocess")
         if isinstance(program, subprocess.Popen) and program.returncode is None:
             args: Any = program.args
-            first = args if isinstance(args, str | bytes | os.PathLike) else args[0]
-            # other arguments may be secrets
-            name = Path(os.fsdecode(first).partition(" ")[0]).name
-            return f"{name[:100]} (pid {program.pid})"
+            first = args[0] if isinstance(args, list | tuple) else args
+            known = isinstance(first, str | bytes | os.PathLike)
+            word = os.fsdecode(first).partition(" ")[0] if known else ""
+            # other arguments, and variables before a command, may be secrets
+            name = "sh" if "=" in word else Path(word).name[:100]
+            return f"{name} (pid {program.pid})".lstrip()
     return None
 
 

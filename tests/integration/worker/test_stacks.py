@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -45,14 +46,23 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
     async def wait() -> None:
         await (await asyncio.create_subprocess_exec("/bin/sleep", "0.5")).communicate()
 
-    async def wait_in_thread() -> None:
-        await asyncio.to_thread(subprocess.run, ["/bin/sleep", "0.5"], check=True, timeout=9)
+    async def wait_in_shell() -> None:
+        await (await asyncio.create_subprocess_shell("TOKEN=a/b sleep 0.5; true")).communicate()
+
+    async def wait_in_thread(args: Any) -> None:
+        await asyncio.to_thread(subprocess.run, args, check=True, timeout=9)
 
     asyncio.get_running_loop().set_default_executor(JobExecutor())
-    for process in (wait, wait_in_thread):
-        task = asyncio.create_task(process())
+    sleep = ["/bin/sleep", "0.5"]
+    for process, name in (
+        (wait(), "sleep "),
+        (wait_in_shell(), "sh "),
+        (wait_in_thread(sleep), "sleep "),
+        (wait_in_thread(iter(sleep)), ""),
+    ):
+        task = asyncio.create_task(process)
         program = await asyncio.to_thread(until, partial(child_process, task, ""))
-        assert re.fullmatch(r"sleep \(pid \d+\)", program)
+        assert re.fullmatch(rf"{name}\(pid \d+\)", program)
         await task
         assert child_process(task, "") is None
 

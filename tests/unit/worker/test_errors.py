@@ -187,6 +187,26 @@ def test_an_error_of_a_proxy_names_the_proxy(url: str) -> None:
     assert error_info(refusal.value).address == "localhost:1"
 
 
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [(("::1", 5, 0, 0), "::1:5"), ("u:secret@db.test", None), (("u:secret@db.test", 5), None)],
+)
+def test_an_address_of_another_kind_hides_no_code_and_shows_no_secret(
+    address: object, found: str | None
+) -> None:
+    """Code of the user may also have a function create_connection."""
+
+    def create_connection(address: object) -> None:
+        raise ConnectionRefusedError(111, "no")
+
+    with pytest.raises(ConnectionRefusedError) as refusal:
+        create_connection(address)
+
+    info = error_info(refusal.value)
+    assert (info.errno, info.address) == ("ECONNREFUSED", found)
+    assert "secret" not in info.message
+
+
 def test_code_and_address_come_from_one_error() -> None:
     """An error that was handled when another one was raised did not cause it."""
     mail = ConnectionRefusedError("smtp.test:587 refused")
