@@ -257,4 +257,5 @@ class ModelQueue(WorkerQueue):
             outcome = "applied"
         elif item.fence in self.rows[item.job_id].settled:
             outcome = "applied"
-        return SettleResult(job_id=item.job_id, fence=item.fence, outcome=outcome)
+        error = "locked" if outcome == "busy" else None
+        return SettleResult(job_id=item.job_id, fence=item.fence, outcome=outcome, error=error)

@@ -714,13 +714,15 @@ class SettleResult:
 
     Attributes:
         outcome: The outcome is `stale` if another worker has leased the job, and `busy` if the job
-            must be settled again because another transaction has locked the job's row.
+            must be settled again because another transaction has locked the job's row, or because
+            of `error`.
     """
 
     job_id: JobId
     fence: int
     outcome: Literal["applied", "stale", "cancelled", "not_found", "busy"]
     status: Status | None = None
+    error: str | None = None
 
 
 class SettleResponse(Model):

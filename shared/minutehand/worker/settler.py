@@ -139,6 +139,8 @@ class Settler:
         if busy := {(r.job_id, r.fence) for r in response.results if r.outcome == "busy"}:
             self.busy += [item for item in items if (item.job_id, item.fence) in busy]
             done = [item for item in items if (item.job_id, item.fence) not in busy]
+        for result in [each for each in response.results if each.error][:1]:
+            self._warn(result.error)
         self._log_outcome(done, response.results, attempts)
         return response.lease
 
@@ -158,11 +160,13 @@ class Settler:
                 last_error = error
             if run.seconds_left() <= self.RETRY_DELAY_SECONDS or run.stop_event.is_set():
                 raise last_error
-            logger.warning(
-                "Settling again", extra=run.extra("settle.repeated") | {"error": str(last_error)}
-            )
+            self._warn(str(last_error))
             await asyncio.sleep(min(delay, max(self.RETRY_DELAY_SECONDS, run.seconds_left() / 4)))
             delay = min(self.MAX_RETRY_DELAY_SECONDS, delay * 2)
+
+    def _warn(self, error: str | None) -> None:
+        extra = self._run.extra("settle.repeated") | {"error": error}
+        logger.warning("Settling again", extra=extra)
 
     def _log_outcome(
         self,

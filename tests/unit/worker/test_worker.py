@@ -200,10 +200,12 @@ def test_a_step_returns_when_it_is_stored_and_lease_calls_are_numbered_again() -
     assert [request.call for request in queue.requests].count(1) == 2
 
 
-def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
+def test_what_someone_else_holds_is_reported_and_settled_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A job that another transaction has locked is settled when it is free.
 
-    Other jobs are not delayed.
+    Other jobs are not delayed, and the log has the error.
     """
     held, other = Row("held", {}), Row("other", {})
     free_at: list[float] = []
@@ -227,6 +229,8 @@ def test_what_someone_else_holds_is_reported_and_settled_again() -> None:
     assert held.steps == ["pay"]
     assert held.settled == other.settled == {1: "completed"}
     assert [item.job_id for items in queue.settles for item in items][:2] == ["other", "held"]
+    again = [vars(each) for each in caplog.records if each.message == "Settling again"]
+    assert {(each["event"], each["error"]) for each in again} == {("settle.repeated", "locked")}
 
 
 def test_a_job_whose_row_is_locked_beyond_its_lease_time_keeps_its_lease() -> None:
