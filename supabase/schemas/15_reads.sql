@@ -4500,10 +4500,7 @@ as $$ -- sentences show times in UTC
 declare
   v_now constant timestamptz := queue.clock();
 begin
-  if exists (
-    select from pg_catalog.pg_locks as l
-    where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
-  ) then
+  if exists (select from queue.table_locks() as l where l.mode = 'AccessExclusiveLock') then
     -- Name the session that must end, because all reads of the table would wait for it. A variable
     -- of the type public.jobs would wait too, so only queue.explain_visible has one.
     perform queue.refuse(
