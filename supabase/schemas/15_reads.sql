@@ -3621,7 +3621,8 @@ from (
   limit 1
 ) as c
 join queue.job_types as t on t.job_type = c.job_type
-where exists (
+cross join lateral queue.explain_row(c::public.jobs, p_alive, queue.clock()) as w
+where w ->> 'reason' ~ '_limit$|^(no_slot|next_in_line|behind_others|long_line)$' and exists (
   select from (
     values
       ('key_limit', t.key_concurrency),

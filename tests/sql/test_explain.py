@@ -1184,15 +1184,25 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         assert (said["cause"], "at a.py:1" in remedy(said)) == (cause, True)
 
 
-@pytest.mark.parametrize("limit", [1, 2])
-def test_a_parent_that_uses_up_the_limit_of_its_child_is_named(engine: Engine, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "delay", "waits"), [(1, 0, True), (2, 0, False), (1, 60, False)])
+def test_a_parent_that_uses_up_the_limit_of_its_child_is_named(
+    engine: Engine, limit: int, delay: int, waits: bool
+) -> None:
     """A child cannot start while its parent only polls it, and uses the type's only slot."""
     engine.register("work", max_concurrency=limit)
     parent, _ = engine.start()
-    child = engine.enqueue(parent_id=parent)
+    child = engine.enqueue(parent_id=parent, delay_seconds=delay)
     said = engine.explain(parent)
-    assert (f"Its child {child} waits" in said["sentence"]) is (limit == 1)
-    assert remedy(said).startswith("If it waits for job") is (limit == 1)
+    assert (f"Its child {child} waits" in said["sentence"]) is waits
+    assert remedy(said).startswith("If it waits for job") is waits
+
+
+def test_a_parent_that_uses_the_slot_of_its_child_is_named(engine: Engine) -> None:
+    engine.enqueue()
+    [lease] = engine.lease(1, slots=[{"job_types": ["work"], "limit": 1}], free_slots=0)
+    parent = lease["job"]["id"]
+    child = engine.enqueue(parent_id=parent)
+    assert f"Its child {child} waits" in engine.explain(parent)["sentence"]
 
 
 def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
