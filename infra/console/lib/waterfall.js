@@ -80,7 +80,11 @@ export function totalsOf(job, now) {
   if (!job.started_at || job.attempts.length < job.times.runs) return null;
   const spans = (lines, from, to) => lines.map((line) => spanOf(at(line[from]), line[to], now));
   const steps = job.steps.filter(({ kind, started_at: start }) => kind === "step" && start);
-  const run = unionOf(spans(job.attempts, "leased_at", "ended_at"));
+  // the duration of an ended attempt excludes the calls that lease and settle the job
+  const run =
+    job.status === "processing"
+      ? unionOf(spans(job.attempts, "leased_at", "ended_at"))
+      : job.times.run_ms;
   const inSteps = Math.min(run, unionOf(spans(steps, "started_at", "ended_at")));
   const gaps = Map.groupBy(gapsOf(job, now), ({ name }) => name);
   const [retry, suspended, other] = [...Object.values(GAPS), "Between runs"].map((name) =>
@@ -107,6 +111,10 @@ function partsOf(job, now, level) {
   // the same attempt
   const attempts = runs.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
+  const outputTone = (last) =>
+    job.status === "processing" && at(last) >= at(runs.at(-1)?.leased_at)
+      ? "processing"
+      : "completed";
   const toneOf = (step) =>
     step.kind !== "step" ? "waiting" : step.ended_at ? "completed" : "processing";
   const waits = [
@@ -138,7 +146,7 @@ function partsOf(job, now, level) {
     ...(streams ?? [])
       .filter(({ first_at: first }) => first)
       .map(({ stream, first_at: first, last_at: last }) =>
-        part("output", `>${stream}`, `Output: ${stream}`, "completed", at(first), last),
+        part("output", `>${stream}`, `Output: ${stream}`, outputTone(last), at(first), last),
       ),
     ...steps.map((step) =>
       part(

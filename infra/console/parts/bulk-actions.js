@@ -65,7 +65,7 @@ const ACTIONS = {
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
     text: (states, types, isOne) =>
-      `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. Its attempts are counted from 1 again, and its finished steps are kept. Child jobs are cancelled and retried too.`,
+      `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. It starts with attempt 1, and finished steps are kept. Child jobs are cancelled and retried too.`,
     states: ["running"],
     kind: "silent",
   },
@@ -78,7 +78,7 @@ const ACTIONS = {
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
         isOne
-          ? "A new job gets its payload, tags and keys, and its queue and priority if they are not the defaults. Then it is cancelled."
+          ? "A new job gets its payload, tags and keys, and its queue and priority if they are not the defaults. This job is then cancelled."
           : "New jobs get the payloads, tags and keys, and each queue or priority that is not the default. Then the old jobs are cancelled.",
       ].join(" "),
     states: ["queued"],

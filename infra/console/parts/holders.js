@@ -25,22 +25,26 @@ const splitAdvice = ({ command, path, ...advice }) =>
       path: index === length - 1 && path,
     }));
 
+/** Part of a step that its button does too. */
+const CANCEL = /, and cancel what has the wrong name/;
+
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
  * console. No step gets a link to `here`, the address of the current page, to the page `shown`, or
  * to a job that its text names, because `Sentence` has already linked the job. No step gets a
  * command for the job of the current page, because the page shows the job and has buttons, unless
- * the text ends with a colon.
+ * the text ends with a colon. `buttonOf(words)` returns the button of a step, if it has one.
  */
-export function Steps({ next, here, shown }) {
+export function Steps({ next, here, shown, buttonOf }) {
   const steps = next?.filter(({ kind }) => kind !== "none").flatMap(splitAdvice) ?? [];
   const id = here?.replace("/jobs/", "");
   const isShown = ({ words, command }) =>
     command && (words.endsWith(":") || !(id && command.includes(id)));
   const items = steps.map((step) => {
     const { words, command, path } = step;
+    const button = buttonOf?.(words);
     return html`
-      <${Sentence} text=${words} />
+      <${Sentence} text=${button ? words.replace(CANCEL, "") : words} /> ${button}
       ${
         path &&
         path !== here &&

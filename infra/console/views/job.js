@@ -133,6 +133,7 @@ function JobDetails({ watch, job }) {
   const silentSince = update?.silent ? update.at : null;
   const isSilent = Boolean(silentSince);
   const pace = update && !isSilent && paceOf(explanation);
+  const remedies = remediesOf({ job, watch, isSilent, explanation });
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
@@ -166,7 +167,7 @@ function JobDetails({ watch, job }) {
       <${Actions}
         job=${job}
         watch=${watch}
-        isSilent=${isSilent}
+        remedies=${remedies}
         explanation=${explanation}
         duplicate=${() => setReplaying({ isCopy: true })}
         edit=${() => setReplaying({})} />
@@ -182,7 +183,8 @@ function JobDetails({ watch, job }) {
           explained=${explained}
           job=${job}
           update=${update}
-          pace=${pace} />`
+          pace=${pace}
+          remedies=${remedies} />`
     }
     ${
       job.status === "processing" &&
@@ -212,6 +214,7 @@ function JobDetails({ watch, job }) {
               html`<${RowDetails}
                 row=${row}
                 job=${job}
+                place=${explanation?.data.place}
                 attempts=${attempts.value ?? []}
                 onReplay=${(from) => setReplaying({ from })} />`} />`
         }
@@ -293,7 +296,7 @@ function paceOf({ next, data }) {
         from: Date.parse(data.run_since),
         limit,
         most: `${typical ?? longest} or less`,
-        others: `${typical ? "99 % of " : ""}${jobs} of its type`,
+        others: `${typical ? "99 %" : "each"} of ${jobs} of its type`,
       }
     : null;
 }
@@ -350,8 +353,11 @@ const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
 
 /** The sentences with the time of a run and the run times of its type, which `Pace` shows. */
 const PACE = /It has run since .*? or less\. ?/;
+/** The sentence with the time of a run. */
+const RUN = /It has run since \S+ \S+\. ?/;
 
-function Explained({ explained, job, update, pace }) {
+function Explained({ explained, job, update, pace, remedies }) {
+  const box = useFocusKeeper();
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
@@ -364,6 +370,7 @@ function Explained({ explained, job, update, pace }) {
   return html`<div
     class=${isHidden ? "hidden" : "explain"}
     data-tone=${isStuck ? "waiting" : undefined}
+    ref=${box}
     aria-live="polite">
     <p class="clamp">
       <span class=${isStuck && !pace ? "strong" : undefined}>
@@ -377,7 +384,7 @@ function Explained({ explained, job, update, pace }) {
             : html`<${Sentence} text=${first} />`
         }
       </span>
-      <${Sentence} text=${pace ? rest.replace(PACE, "") : rest} />
+      <${Sentence} text=${rest.replace(pace ? PACE : update?.silent && RUN, "")} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
@@ -385,7 +392,10 @@ function Explained({ explained, job, update, pace }) {
         html` <span class="muted">Expected to start <${When} at=${start} />.</span>`
       }
     </p>
-    <${Steps} next=${explanation.next} here=${`/jobs/${job.id}`} />
+    <${Steps}
+      next=${explanation.next}
+      here=${`/jobs/${job.id}`}
+      buttonOf=${(words) => remedies.find(({ step }) => step.test(words))?.button} />
     ${explanation.outlook && html`<p class="muted"><${Sentence} text=${explanation.outlook} /></p>`}
   </div>`;
 }
@@ -407,44 +417,63 @@ function notesOf(action, { reason, data = {} } = {}) {
     : [];
 }
 
-function Actions({ job, watch, isSilent, explanation, duplicate, edit }) {
+/** Ask for confirmation, change the job, and read it again. */
+async function change({ job, watch, explanation }, action, as) {
+  const notes = notesOf(action, explanation);
+  const filter = { ids: [job.id] };
+  await actOnMany({ workspaceId: job.workspace_id, action, filter, as, notes });
+  await watch.refresh();
+}
+
+const startButton = ({ job, watch }, label, message, className) => {
   const act = createAction(watch.refresh);
+  const run = () => act("Could not start the job", () => api.retry(job.id), message);
+  return html`<${ActionButton} className=${className} run=${run}>${label}<//>`;
+};
+
+/** Return buttons, each with a regular expression for the step of an explanation that needs it. */
+function remediesOf({ isSilent, ...of }) {
+  const { job, explanation } = of;
+  const nearest = explanation?.reason === "no_processor" && explanation.data.nearest;
+  const hasTime = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
+  const button = (label, ...action) =>
+    html`<button type="button" onClick=${() => change(of, ...action)}>${label}</button>`;
+  return [
+    nearest && {
+      step: /enqueue again as/,
+      button: button(`Enqueue again as ${nearest}`, "replace", nearest),
+    },
+    hasTime && {
+      step: /\brun (it|the job) now\b/i,
+      button: startButton(of, "Run now", "The job runs as soon as a worker is free"),
+    },
+    isSilent &&
+      !job.cancel_requested_at && {
+        step: /cancel and retry the job/i,
+        button: button("Cancel and retry", "restart"),
+      },
+  ].filter(Boolean);
+}
+
+/** Buttons of a job, except those in the steps of its explanation. */
+function Actions({ job, watch, remedies, explanation, duplicate, edit }) {
   const box = useFocusKeeper();
   const isCancelling = Boolean(job.cancel_requested_at);
-  const run = (message) => act("Could not start the job", () => api.retry(job.id), message);
-  const nearest = explanation?.reason === "no_processor" && explanation.data.nearest;
-  const change = async (action, as) => {
-    const notes = notesOf(action, explanation);
-    const filter = { ids: [job.id] };
-    await actOnMany({ workspaceId: job.workspace_id, action, filter, as, notes });
-    await watch.refresh();
-  };
   const mayRetry = job.status === "failed" || job.status === "cancelled";
-  const hasTime = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
-  const retry = (label, message) =>
-    html`<${ActionButton} className="primary" run=${() => run(message)}>${label}<//>`;
+  const steps = explanation?.status === job.status ? explanation.next : [];
   return html`<div class="actions" ref=${box}>
-    ${mayRetry && retry("Retry", "Enqueued again")}
+    ${mayRetry && startButton({ job, watch }, "Retry", "Enqueued again", "primary")}
     ${mayRetry && html`<button type="button" onClick=${edit}>Retry with another payload</button>`}
-    ${
-      nearest &&
-      html`<button type="button" onClick=${() => change("replace", nearest)}>
-        Enqueue again as ${nearest}
-      </button>`
-    }
-    ${hasTime && retry("Run now", "The job runs as soon as a worker is free")}
-    ${
-      isSilent &&
-      !isCancelling &&
-      html`<button type="button" onClick=${() => change("restart")}>Cancel and retry</button>`
-    }
+    ${remedies
+      .filter(({ step }) => !steps?.some(({ kind, words }) => kind !== "none" && step.test(words)))
+      .map(({ button }) => button)}
     ${
       !ENDED.has(job.status) &&
       html`<button
         type="button"
         class="danger"
         aria-disabled=${isCancelling}
-        onClick=${() => !isCancelling && change("cancel")}>
+        onClick=${() => !isCancelling && change({ job, watch, explanation }, "cancel")}>
         ${isCancelling ? "Cancelling…" : "Cancel"}
       </button>`
     }
@@ -518,7 +547,8 @@ function StreamOutput({ name, content, isLive, root }) {
             ? rate > 0 && `, about ${number(rate)} a second`
             : mean > 0 && `, ${number(mean)} a second on average`
         }${start && ` · first output after ${duration(Date.parse(first) - Date.parse(start))}`}${
-          last && html` · last output <${When} at=${at > last ? at : last} />`
+          last &&
+          html` · last output ${isWriting ? "just now" : html`<${When} at=${at > last ? at : last} />`}`
         }
       </span>
       <span class="spacer"></span>
@@ -536,14 +566,17 @@ function StreamOutput({ name, content, isLive, root }) {
   </section>`;
 }
 
-/** Shows for how long a job has waited and run. */
+/**
+ * Shows for how long a job has waited and run, unless its facts have these times. A part that is
+ * less than a hundredth of the run is not worth its words.
+ */
 function Totals({ job, now }) {
   const totals = totalsOf(job, now);
   if (!totals) return null;
   const { queue, run, inSteps, retry, suspended, other } = totals;
   const part = (word, ms, more = "") => ms > 0 && `${word} ${duration(ms)}${more}`;
   const outside =
-    inSteps === null
+    Math.min(inSteps, run - inSteps) < run / 100
       ? ""
       : ` (${duration(inSteps)} in steps, ${duration(run - inSteps)} outside steps)`;
   const parts = [
@@ -553,6 +586,7 @@ function Totals({ job, now }) {
     part("suspended", suspended),
     part("between other runs", other >= 1000 ? other : 0),
   ];
+  if (!outside && !parts.slice(2).some(Boolean)) return null;
   return html`<p class="muted small num" aria-live="off">
     ${capitalize(parts.filter(Boolean).join(" · "))}
   </p>`;
@@ -593,7 +627,7 @@ function Timeline({ job, trace, silentSince, marks, place, isMoving, detailsOf }
  * Details of a row of the timeline: the result of a step, the error of an attempt, or a link to a
  * child job.
  */
-function RowDetails({ row, job, attempts, onReplay }) {
+function RowDetails({ row, job, place, attempts, onReplay }) {
   const range = `${utc(row.from)} to ${row.isRunning ? "now" : utc(row.to)}`;
   if (row.key === job.id || ["wait", "rest", "output"].includes(row.kind))
     return html`<p class="muted">${range}</p>`;
@@ -606,15 +640,23 @@ function RowDetails({ row, job, attempts, onReplay }) {
     const attempt = attempts.find((one) => `${job.id}/${one.fence}` === row.key);
     return attempt && html`<${AttemptDetails} attempt=${attempt} />`;
   }
+  if (row.isRunning)
+    return html`<p class="muted">
+        ${range}${place && html`, last seen at <code>${place}</code>`}. The result appears when the
+        step ends.
+      </p>
+      <div class="actions start">
+        ${quietButton("Go to the logs", () => document.getElementById("h-log")?.scrollIntoView())}
+      </div>`;
   return html`<${StepDetails} row=${row} onReplay=${onReplay} />`;
 }
 
 function StepDetails({ row, onReplay }) {
   const read = (signal) => api.steps(row.jobId, signal);
-  const steps = useFetch(read, [row.jobId, row.isRunning]);
+  const steps = useFetch(read, [row.jobId]);
   if (!steps.value) return html`<${Placeholder} of=${steps} what="the result" />`;
   const step = steps.value.steps.find((one) => one.name === row.name);
-  if (!step) return html`<p class="muted">The result appears when the step ends.</p>`;
+  if (!step) return html`<p class="muted">No result is stored.</p>`;
   return html`<${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
     <div class="actions start">
       <button type="button" onClick=${() => onReplay(step.name)}>Run again from here</button>
@@ -643,9 +685,9 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${fact(
-      data.typical ? "Usual duration" : "Longest of type",
+      "Duration of type",
       usual &&
-        html`up to ${usual}<span class="under">
+        html`${usual} or less<span class="under">
             ${data.typical && "99 % of "}${data.of_jobs} in 24 h
           </span>`,
     )}
