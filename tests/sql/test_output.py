@@ -147,6 +147,19 @@ def test_a_stream_has_the_times_of_its_first_and_its_last_output(engine: Engine)
     assert engine.count("queue.pieces") == 0
 
 
+def test_a_stream_that_began_before_an_upgrade_has_no_first_time(engine: Engine) -> None:
+    """Pieces of 0.5.6 have no times, so the time of a later piece is not that of the first."""
+    job_id, lease = engine.start()
+    engine.say(lease, piece("x", 0))
+    engine.run("update queue.pieces set first_at = null, last_at = null")
+    engine.say(lease, piece("x", 1))
+    for _ in range(2):
+        [stream] = engine.rpc("job_trace", p_job_id=job_id)["jobs"][0]["streams"]
+        assert (stream["first_at"], stream["last_at"] is None) == (None, False)
+        engine.settle(lease)
+        engine.elapse(61)
+
+
 def test_a_job_that_runs_again_passes_its_finished_steps(engine: Engine) -> None:
     """A retried job keeps the output of all finished steps.
 
