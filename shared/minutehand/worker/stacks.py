@@ -58,7 +58,7 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
     for frame, _ in _running(task, thread)[::-1]:
         names = frame.f_locals
         for value in names.values() if found else [names.get("self")]:
-            if isinstance(value, kinds) and not value.closed:
+            if issubclass(type(value), kinds) and not value.closed:
                 found[value.info.backend_pid] = None
     return [*found]
 
@@ -69,7 +69,8 @@ def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
         program: Any = frame.f_locals.get("self")
         if type(program) is asyncio.subprocess.Process:
             program = vars(program)["_transport"].get_extra_info("subprocess")
-        if isinstance(program, subprocess.Popen) and program.returncode is None:
+        # `isinstance` would run code of a lazy object of the user
+        if issubclass(type(program), subprocess.Popen) and program.returncode is None:
             args: Any = program.args
             first = args[0] if isinstance(args, list | tuple) else args
             known = isinstance(first, str | bytes | os.PathLike)

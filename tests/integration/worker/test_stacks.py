@@ -67,6 +67,21 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
         assert child_process(task, "") is None
 
 
+async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:
+    class Lazy:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("evaluated")
+
+        async def wait(self) -> None:
+            await asyncio.sleep(9)
+
+    task = asyncio.create_task(Lazy().wait())
+    await asyncio.sleep(0)
+    assert (child_process(task, ""), database_sessions(task, "")) == (None, [])
+    task.cancel()
+
+
 async def test_a_coroutine_that_blocks_the_event_loop_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
