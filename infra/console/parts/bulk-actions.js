@@ -78,7 +78,7 @@ const ACTIONS = {
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
         isOne
-          ? "A new job gets its payload, tags and keys, and its queue and priority if they are not the defaults. This job is then cancelled."
+          ? "A new job gets the payload, tags and keys of this job, and its queue and priority if they are not the defaults. This job is then cancelled."
           : "New jobs get the payloads, tags and keys, and each queue or priority that is not the default. Then the old jobs are cancelled.",
       ].join(" "),
     states: ["queued"],
