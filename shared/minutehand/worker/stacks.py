@@ -57,7 +57,8 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
     found: dict[int, None] = {}
     for frame, _ in _running(task, thread)[::-1]:
         names = frame.f_locals
-        for value in names.values() if found else [names.get("self")]:
+        values: list[Any] = [*names.values()] if found else [names.get("self")]
+        for value in values:
             if issubclass(type(value), kinds) and not value.closed:
                 found[value.info.backend_pid] = None
     return [*found]

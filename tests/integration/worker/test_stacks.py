@@ -69,7 +69,7 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
 
 async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:
     class Lazy:
-        @property
+        @property  # type: ignore[misc]
         def __class__(self) -> Any:
             raise RuntimeError("evaluated")
 
