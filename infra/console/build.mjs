@@ -31,7 +31,7 @@ const LAZY = {
 };
 /**
  * Omits the indentation in HTML templates, all text of the concepts but the definitions, and the
- * client of analytics buckets in supabase-js.
+ * clients of analytics and vector buckets in supabase-js.
  */
 const smaller = {
   name: "smaller",
@@ -45,8 +45,13 @@ const smaller = {
               .replace(/\n +/g, "\n"),
           },
     );
-    bundler.onLoad({ filter: /iceberg-js/ }, () => ({
-      contents: "export class IcebergRestCatalog {}",
+    bundler.onLoad({ filter: /storage-js.*mjs/ }, async ({ path }) => ({
+      contents: (await readFile(path, "utf8"))
+        .replace(/^import.*/, "")
+        .replace(
+          /^..#region .*.StorageAnalytics[^]*(?=^..#region .*.StorageClient)/m,
+          (clients) => `var ${clients.match(/(?<=^var )\w+/gm)};\n`,
+        ),
     }));
     bundler.onLoad({ filter: /\.md$/ }, async ({ path }) => ({
       contents: (await readFile(path, "utf8")).match(/^- An? .*$/gm).join("\n"),

@@ -3,7 +3,7 @@
 
 import { isManager, jobs as api, problems, withIdempotencyKey } from "../api.js";
 import { number, pluralize, shortId } from "../lib/format.js";
-import { html, quietButton } from "../lib/ui.js";
+import { html, isPhone, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
 import { copy } from "./copy.js";
 import { failureOf, useGroups } from "./problem-lines.js";
@@ -68,6 +68,7 @@ const ACTIONS = {
       `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. It starts with attempt 1, and finished steps are kept. Child jobs are cancelled and retried too.`,
     states: ["running"],
     kind: "silent",
+    notes: ["A new attempt may stop at the same line."],
   },
   replace: {
     verb: "Enqueue",
@@ -182,6 +183,15 @@ function countsBy(jobs, field) {
   return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}. `;
 }
 
+/** Say how many of the jobs need attention, if the ids of all jobs that do are known. */
+function troubleOf(jobs) {
+  const { attention = [] } = problems.get();
+  if (attention.some((group) => group.jobs > group.job_ids.length)) return "";
+  const ids = new Set(attention.flatMap((group) => group.job_ids));
+  const { length: count } = jobs.filter(({ id }) => ids.has(id));
+  return count < jobs.length && ids.size > 0 ? `${number(count)} of them need attention.` : "";
+}
+
 /** Name one job, such as `silent job 3f2a9c01 of import.rows`. */
 const nameJob = ({ id, state, job_type: type }, kind) =>
   `${kind === "silent" ? kind : state} job ${shortId(id)} of ${type}`;
@@ -199,8 +209,8 @@ function wordsOf(action, names, as) {
  * @param notes Sentences about the only job.
  * @param as Type with which the action `replace` enqueues the jobs.
  */
-export async function actOnMany({ workspaceId, action, filter, jobs, as, notes = [] }) {
-  const { verb, did, text, call, states, danger, kind } = ACTIONS[action];
+export async function actOnMany({ workspaceId, action, filter, jobs, as, notes }) {
+  const { verb, did, text, call, states, danger, kind, notes: known } = ACTIONS[action];
   const chosen = { state: states, ...filter };
   const found = jobs ? { jobs } : await find({ ...chosen, workspace_id: workspaceId });
   if (found.jobs.length === 0) {
@@ -215,7 +225,8 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
     text: [
       countsBy(found.jobs, "state") + countsBy(found.jobs, "job_type"),
       text(valuesOf(found.jobs, "state"), types, isOne),
-      ...notes,
+      danger && troubleOf(found.jobs),
+      ...(notes ?? known ?? []),
     ]
       .filter(Boolean)
       .join(" "),
@@ -307,18 +318,26 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
     const filter = jobs ? { ids: jobs.map(({ id }) => id) } : query;
     const act = { workspaceId, action, filter, jobs, as };
     const named = jobs
-      ? nameJobs(jobs, { kind, type: null })
+      ? isPicked && isPhone()
+        ? number(jobs.length)
+        : nameJobs(jobs, { kind, type: null })
       : [!isWide && "matching", state, "jobs"].filter(Boolean).join(" ");
     const names = isPicked || jobs?.length === 1 ? named : `all ${named}`;
-    return actionButton(act, names, isPicked ? undefined : "quiet", done);
+    return actionButton(act, names, isPicked || danger ? undefined : "quiet", done);
   };
   const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
   if (buttons.length === 0 && !isPicked) return null;
   const copyIds = () =>
     copy(picked.map(({ id }) => id).join("\n"), `Copied ${pluralize(picked.length, "id")}`);
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">${isPicked && `${nameJobs(rows)} selected`}</span>
+    ${
+      isPicked && [
+        html`<span class="num" key="n">${nameJobs(rows)} selected</span>`,
+        quietButton("Clear", done),
+        quietButton("Copy ids", copyIds),
+      ]
+    }
     <span class="spacer"></span>
-    ${buttons} ${isPicked && [quietButton("Copy ids", copyIds), quietButton("Clear", done)]}
+    <span class="actions">${buttons}</span>
   </div>`;
 }

@@ -33,16 +33,16 @@ const CANCEL = /, and cancel what has the wrong name/;
  * console. No step gets a link to `here`, the address of the current page, to the page `shown`, or
  * to a job that its text names, because `Sentence` has already linked the job. No step gets a
  * command for the job of the current page, because the page shows the job and has buttons, unless
- * the text ends with a colon. `buttonOf(words)` returns the button of a step, if it has one.
+ * the text ends with a colon. `buttonOf(words, index, steps)` returns the button of a step.
  */
 export function Steps({ next, here, shown, buttonOf }) {
   const steps = next?.filter(({ kind }) => kind !== "none").flatMap(splitAdvice) ?? [];
   const id = here?.replace("/jobs/", "");
   const isShown = ({ words, command }) =>
     command && (words.endsWith(":") || !(id && command.includes(id)));
-  const items = steps.map((step) => {
+  const items = steps.map((step, index) => {
     const { words, command, path } = step;
-    const button = buttonOf?.(words);
+    const button = buttonOf?.(words, index, steps);
     return html`
       <${Sentence} text=${button ? words.replace(CANCEL, "") : words} /> ${button}
       ${

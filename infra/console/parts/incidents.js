@@ -6,21 +6,26 @@ import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
-import { html, isPhone, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
+import {
+  classes,
+  html,
+  isPhone,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useState,
+} from "../lib/ui.js";
 import { Remedy } from "./bulk-actions.js";
 import { linkTo } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
-import { Advice, useLines } from "./problem-lines.js";
-import { Age, Sentence, When } from "./when.js";
+import { Advice, briefOf, useLines } from "./problem-lines.js";
+import { Age, Sentence } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
 const FINDINGS_MS = 20_000; // minimum milliseconds between two reads of problems
 const LATE_MS = 15_000; // a slow machine or network may join a topic this late
-
-/** Return the number of problems that are shown without a request. */
-const maxShown = () => (isPhone() ? 1 : 3);
 
 const notifyPage = () => isHidden() || changes.set((count) => count + 1);
 
@@ -31,13 +36,10 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Name the job types of problems and their kinds, if each problem is about a job type. */
+/** Name the subjects of problems, with the number of jobs. */
 function namesOf(lines) {
-  const names = lines.map(({ key, unserved }) => {
-    const [, kind, type] = key?.match(/^(\w+)_jobs (\S+)/) ?? [];
-    return unserved ? `${unserved.join(", ")} without a worker` : kind && `${type} ${kind}`;
-  });
-  return names.every(Boolean) ? `: ${[...new Set(names)].join(", ")}` : "";
+  const names = lines.map(briefOf).filter(Boolean);
+  return names.map(({ subject, count }) => ` · ${subject} ${count}`).join("");
 }
 
 const idOf = ({ key, sentence }) => key ?? sentence;
@@ -72,6 +74,7 @@ export function Incidents({ workspace, isApp }) {
   // the problems of the workspace that a person collapsed in this tab
   const stored = `minutehand.problems ${user?.id} ${workspace.id}`;
   const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)) ?? []);
+  const [isAll, setIsAll] = useState(false);
   useRefresh(read, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
@@ -106,10 +109,10 @@ export function Incidents({ workspace, isApp }) {
     })
     .filter(({ others }) => others !== 0) // the page of the job explains its problem
     .sort((one, other) => Boolean(other.own) - Boolean(one.own));
-  if (since) lines.unshift({ verdict: "fail", sentence: outageLine(since) });
+  if (since) lines.unshift({ tone: "failed", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
-    lines.unshift({ verdict: "fail", sentence: NOT_READ, cause: read.error.message });
+    lines.unshift({ tone: "failed", sentence: NOT_READ, cause: read.error.message });
   if (lines.length === 0) return null;
   const here = [path, query].filter(String).join("?");
   const collapse = (ids) => {
@@ -118,17 +121,11 @@ export function Incidents({ workspace, isApp }) {
   };
   const isCollapsed = lines.every((line) => known.includes(idOf(line)));
   const isListed = ({ groups }) => groups?.length > 0 && isAttention(here);
-  const tone = lines.some(({ verdict }) => verdict === "fail") ? "failed" : "waiting";
-  const first = lines.filter((line) => !isListed(line)).slice(0, maxShown());
+  const first = lines.filter((line) => !isListed(line)).slice(0, isPhone() ? 1 : 3);
   const rest = lines.filter((line) => !first.includes(line));
-  const toggle = (words, label) =>
-    html`<button
-      type="button"
-      class="incidents-toggle"
-      aria-expanded=${!isCollapsed}
-      aria-label=${label}
-      onClick=${() => collapse(isCollapsed ? [] : lines.map(idOf))}>
-      ${words}
+  const fold = (isOpen, flip, words, names, of) =>
+    html`<button type="button" class=${classes("fold", of)} aria-expanded=${isOpen} onClick=${flip}>
+      <span class="strong">${words}</span>${names}
     </button>`;
   // a sentence changes with the number of its jobs, which must not close an open problem
   const show = (line) =>
@@ -139,23 +136,26 @@ export function Incidents({ workspace, isApp }) {
       workspaceId=${workspace.id} />`;
   return html`<section
     class="incidents"
-    data-tone=${tone}
+    data-tone=${lines.some(({ tone }) => tone === "failed") ? "failed" : "waiting"}
     aria-label="Needs attention"
     aria-live="polite">
     ${
       isCollapsed
-        ? toggle(`${pluralize(lines.length, "problem")}${namesOf(lines)}`)
+        ? fold(false, () => collapse([]), pluralize(lines.length, "problem"), namesOf(lines))
         : html`
-            ${first.length > 0 && toggle("", "Collapse the problems")} ${first.map(show)}
-            ${
-              rest.length > 0 &&
-              html`<details>
-                <summary>
-                  ${pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`)}${namesOf(rest)}
-                </summary>
-                ${rest.map(show)}
-              </details>`
-            }
+            ${[...first, ...(isAll ? rest : [])].map(show)}
+            <div class="folds">
+              ${
+                rest.length > 0 &&
+                fold(
+                  isAll,
+                  () => setIsAll(!isAll),
+                  pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`),
+                  !isAll && namesOf(rest),
+                )
+              }
+              ${first.length > 0 && fold(true, () => collapse(lines.map(idOf)), "Collapse", "", "collapse")}
+            </div>
           `
     }
   </section>`;
@@ -168,10 +168,11 @@ const isAttention = (here) => here.startsWith("/jobs?state=attention");
 const SAME = { no_worker: "no worker", silent: "silent" };
 
 /**
- * Shows one problem in a line with a link, and on request its cause, what to do, and buttons for it.
- * On the page of a job, which explains its problem, the line only counts the jobs.
+ * Shows one problem in a line with a link, and on request all that is known, what to do, and
+ * buttons for it. On the page of a job, which explains its problem, the line only counts the jobs.
  */
 function Problem({ line, here, workspaceId }) {
+  const [isOpen, setIsOpen] = useState(false);
   const { sentence, own, others, tone, since, groups = [], next = [] } = line;
   const [, start, rest] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
   // the list of these jobs has the same buttons
@@ -184,26 +185,51 @@ function Problem({ line, here, workspaceId }) {
         workspaceId=${workspaceId} />`,
     );
   const paths = next.map((step) => step.path).filter((to) => to && to !== here);
-  const link = line.path ?? paths.find((to) => to.includes("?")) ?? paths[0];
-  const isFailed = line.key?.startsWith("failed_");
+  const path = line.path ?? paths[0];
+  const link = path !== here && path;
+  const brief = briefOf(line);
+  const hasMore = !own && (line.cause || next.length > 0);
+  const words = brief
+    ? [brief.subject, brief.count, brief.cause, brief.time]
+    : [
+        start,
+        rest,
+        line.cause,
+        since && !INSTANT.test(sentence) && html`for <${Age} at=${since} />`,
+      ];
+  const [subject, count, cause, time] = words;
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
-    <div>
+    <p class=${classes("problem-words", hasMore && "cut")}>
       ${
         own
           ? `This job and ${pluralize(others, "other")}: ${SAME[own] ?? "the same error"}.`
-          : html`<span class="strong"><${Sentence} text=${start} isShort /></span>
-              <${Sentence} text=${rest} isShort />
-              ${
-                since &&
-                !INSTANT.test(sentence) &&
-                html` <span class="muted">
-                  ${isFailed ? html`${line.jobs > 1 ? "The first" : "It"} failed <${When} at=${since} />.` : html`For <${Age} at=${since} />.`}
-                </span>`
-              }
-              <${Advice} line=${line} here=${here} shown=${link}>${buttons}<//>`
+          : html`<span class="strong"><${Sentence} text=${subject} isShort /></span>
+              ${" "}<span class="rest"
+                ><${Sentence} text=${count} isShort />${cause && html` · <${Sentence} text=${cause} isShort />`}</span
+              >
+              ${time && html` <span class="muted">· ${time}</span>`}`
       }
+    </p>
+    <div class="problem-links">
+      ${
+        hasMore &&
+        html`<button
+          type="button"
+          class="fold"
+          aria-expanded=${isOpen}
+          onClick=${() => setIsOpen(!isOpen)}>
+          ${next.length > 0 ? "What to do" : "Cause"}
+        </button>`
+      }
+      ${link && html`<a href=${link}>${linkTo(link)}</a>`}
     </div>
-    ${link && html`<a href=${link}>${linkTo(link)}</a>`}
+    ${
+      isOpen &&
+      html`<div class="advice">
+        <p><${Sentence} text=${sentence} /></p>
+        <${Advice} line=${line} here=${here} shown=${link} buttons=${buttons} />
+      </div>`
+    }
   </div>`;
 }

@@ -1,9 +1,9 @@
 // Filters of the list of jobs, which the page's address contains, and the inputs for them.
 
-import { types } from "../api.js";
+import { jobs, types } from "../api.js";
 import { local, RANGES, serverNow, shortId } from "../lib/format.js";
 import { useFetch } from "../lib/store.js";
-import { classes, html, useId, useState } from "../lib/ui.js";
+import { classes, html, isPhone, useId, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { choice, field as input } from "./field.js";
 
@@ -115,25 +115,21 @@ export function Choices({ workspaceId, rows, filter, isByError, onFilter }) {
     </select>`;
   const names = new Set([...all.map((one) => one.job_type), type].filter(Boolean));
   const every = [...names].sort().map((name) => [name, name]);
-  const open = (first) => {
-    ask();
-    setOpened(first);
-  };
   return html`
     ${select("Type", type, [["", "All types"], ...every], (name) => onFilter({ job_type: name }))}
     ${
       !isByError &&
       html`
         ${select("Created", range, TIMES, (name) =>
-          name === CUSTOM ? open(CUSTOM) : onFilter({ since: name, until: "" }),
+          name === CUSTOM ? setOpened(CUSTOM) : onFilter({ since: name, until: "" }),
         )}
-        <button type="button" class="filters" onClick=${() => open(range)}>Filters</button>
+        <button type="button" class="filters" onClick=${() => setOpened(range)}>Filters</button>
       `
     }
     ${
       opened !== null &&
       html`<${FilterDialog}
-        types=${known ?? []}
+        workspaceId=${workspaceId}
         first=${opened}
         filter=${filter}
         onFilter=${onFilter}
@@ -154,24 +150,28 @@ const TEXTS = {
 /** Return the ISO time of a time in the reader's time zone, or an empty text. */
 const isoOf = (text) => (text ? new Date(text).toISOString() : "");
 
-/** Dialog with the filters for which the list has no room. */
-function FilterDialog({ types: known, first, filter, onFilter, onClose }) {
+/**
+ * Dialog with the filters for which the list has no room. It suggests what the newest jobs have. On a
+ * phone, it has the time range too.
+ */
+function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
   const [range, setRange] = useState(first);
-  const [texts, setTexts] = useState(
-    Object.fromEntries(Object.keys(TEXTS).map((name) => [name, filter[name] ?? ""])),
-  );
+  const [texts, setTexts] = useState(filter);
   const asInput = (at) => (at ? minuteOf(at).replace(" ", "T") : "");
   const [from, setFrom] = useState(asInput(rangeStart(filter.since)));
   const [to, setTo] = useState(asInput(filter.until));
   const listId = useId();
-  const suggested = {
-    queue: known.map(({ queue }) => queue),
-    worker_id: known.flatMap(({ serving }) => serving.map(({ worker_id: id }) => id)),
-  };
+  const columns = ["queue", "worker_id", "tags", "concurrency_key"];
+  const read = useFetch(
+    (signal) => jobs.page({ workspace_id: workspaceId, internal: false }, { columns }, 100, signal),
+    [workspaceId],
+  );
+  const suggested = (name) =>
+    new Set(read.value?.jobs.flatMap((job) => job[name === "tag" ? "tags" : name] ?? []));
   const run = async () => {
     const isCustom = range === CUSTOM;
     onFilter({
-      ...Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, text.trim()])),
+      ...Object.fromEntries(Object.keys(TEXTS).map((name) => [name, texts[name]?.trim()])),
       since: isCustom ? isoOf(from) : range,
       until: isCustom ? isoOf(to) : "",
     });
@@ -179,7 +179,7 @@ function FilterDialog({ types: known, first, filter, onFilter, onClose }) {
   };
   const time = { type: "datetime-local" };
   return html`<${DialogForm} title="Filter jobs" action="Apply" run=${run} onClose=${onClose} wide>
-    ${choice("Created", range, setRange, TIMES)}
+    ${isPhone() && choice("Created", range, setRange, TIMES)}
     ${
       range === CUSTOM &&
       html`<div class="field-grid">
@@ -189,17 +189,18 @@ function FilterDialog({ types: known, first, filter, onFilter, onClose }) {
     }
     <div class="field-grid">
       ${Object.entries(TEXTS).map(([name, label]) =>
-        input(label, texts[name], (text) => setTexts((now) => ({ ...now, [name]: text })), {
+        input(label, texts[name] ?? "", (text) => setTexts((now) => ({ ...now, [name]: text })), {
           autocomplete: "off",
           spellcheck: "false",
-          list: suggested[name] && `${listId}-${name}`,
+          placeholder: "Any",
+          list: `${listId}-${name}`,
         }),
       )}
     </div>
-    ${Object.entries(suggested).map(
-      ([name, values]) =>
+    ${Object.keys(TEXTS).map(
+      (name) =>
         html`<datalist id=${`${listId}-${name}`}>
-          ${[...new Set(values)].map((value) => html`<option key=${value} value=${value}></option>`)}
+          ${[...suggested(name)].map((value) => html`<option key=${value} value=${value}></option>`)}
         </datalist>`,
     )}
   <//>`;

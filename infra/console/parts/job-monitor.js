@@ -45,13 +45,13 @@ const HEADS = {
 const isInTrouble = (row, groups) => groups.has(row.id) || /^(failed|retrying)$/.test(row.state);
 
 /**
- * Functions that sort the jobs, by the column: the oldest first, the longest first, or those in
- * trouble first. The page's address contains the column in lower case.
+ * Functions that sort the jobs: the oldest first, the longest first, or those in trouble first. The
+ * page's address contains the name.
  */
 const SORTS = {
   created: (rows) => rows.toReversed(),
   duration: (rows) => rows.toSorted((one, other) => (runMsOf(other) || 0) - (runMsOf(one) || 0)),
-  state: (rows, groups) =>
+  trouble: (rows, groups) =>
     rows.toSorted((one, other) => isInTrouble(other, groups) - isInTrouble(one, groups)),
 };
 
@@ -72,6 +72,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set());
+  const [advised, setAdvised] = useState(new Map()); // number of rows of each advice, by group
   const distinct = [...new Set(groups.values())].filter(
     ({ job_type: type }) => !filter.job_type || type === filter.job_type,
   );
@@ -92,11 +93,13 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
   const canSort = state.isAll && !isGrouped && rows.length > 1;
-  const order = canSort && SORTS[sort]; // without an order, the newest first
+  const isTroubleFirst = sort === "trouble" && !isGrouped;
+  // without an order, the newest first; jobs in trouble can also be the first of those loaded
+  const order = (canSort || isTroubleFirst) && SORTS[sort];
   const lines = useMemo(() => {
-    if (isGrouped) return groupRows(rows, groups, distinct, isPart, problemLines);
+    if (isGrouped) return groupRows(rows, groups, distinct, isPart, problemLines, advised);
     return (order ? order(rows, groups) : rows).map((row) => ({ row }));
-  }, [rows, groups, order]);
+  }, [rows, groups, order, advised]);
   const head = (name, of) => {
     const column = name.toLowerCase();
     const isSorted = column === sort || (column === "created" && !sort);
@@ -107,7 +110,6 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           ? html`<button
               type="button"
               class="plain"
-              title=${column === "state" ? "Jobs in trouble first" : undefined}
               onClick=${() => onFilter({ sort: sort === column ? "" : column })}>
               ${name}${isSorted && (direction === "ascending" ? " ↑" : " ↓")}
             </button>`
@@ -154,9 +156,19 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   };
   const drawn = lines.slice(view.first, view.last).map((line, n) => [line, view.first + n]);
   const bodies = [...Map.groupBy(drawn, ([{ group }]) => group)];
-  const draw = ([{ row, group, jobs, advice }, index]) =>
-    advice
-      ? html`<${AdviceRow} key="advice" advice=${advice} index=${index} here=${listOf(filter)} />`
+  const setRows = (group, count) =>
+    setAdvised((now) =>
+      now.get(keyOf(group)) === count ? now : new Map([...now, [keyOf(group), count]]),
+    );
+  const draw = ([{ row, group, jobs, advice, nth }, index]) =>
+    nth !== undefined
+      ? html`<${AdviceRow}
+          key=${`advice ${nth}`}
+          advice=${nth === 0 && advice}
+          tone=${group.error ? "failed" : "waiting"}
+          index=${index}
+          here=${listOf(filter)}
+          setRows=${(count) => setRows(group, count)} />`
       : row
         ? html`<${Row}
           key=${row.id}
@@ -169,6 +181,8 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           key="head"
           group=${group}
           jobs=${jobs}
+          isAdvised=${advised.get(keyOf(group)) > 0}
+          advise=${advice?.next?.length > 0 && ((isOpen) => setRows(group, Number(isOpen)))}
           isClosed=${isClosed(group)}
           flip=${canClose(group) && (() => setOpened(toggled([keyOf(group)])))}
           index=${index}
@@ -201,6 +215,18 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
         filter=${filter}
         isByError=${isByError}
         onFilter=${onFilter} />
+      ${
+        isShown &&
+        !isGrouped &&
+        (isTroubleFirst || inTrouble > 0) &&
+        html`<button
+          type="button"
+          class="toggle"
+          aria-pressed=${isTroubleFirst}
+          onClick=${() => onFilter({ sort: isTroubleFirst ? "" : "trouble" })}>
+          Trouble first
+        </button>`
+      }
       ${!isByError && html`<${Chips} filter=${filter} onFilter=${onFilter} />`}
       ${
         filter.state === "failed" &&
@@ -271,7 +297,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
       html`<p class="muted small foot num">
         ${pluralize(rows.length, "job")}
         ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
-        ${SORTS[sort] && !state.isAll && `, sorted by ${sort} only once all are loaded`}
+        ${SORTS[sort] && !order && !isGrouped && `, sorted by ${sort} only once all are loaded`}
         ${
           !filter.state &&
           inTrouble > 0 &&
@@ -291,10 +317,10 @@ const toggled = (values) => (now) => {
 };
 
 /**
- * Return the lines of a list of groups: a heading for each group, its advice, and then its jobs. If the list
- * has only a part of the jobs, so do the groups.
+ * Return the lines of a list of groups: a heading for each group, lines of its open advice, and then
+ * its jobs. If the list has only a part of the jobs, so do the groups.
  */
-function groupRows(rows, groups, distinct, isPart, problemLines) {
+function groupRows(rows, groups, distinct, isPart, problemLines, advised) {
   const found = Map.groupBy(rows, (row) => groups.get(row.id));
   return distinct.flatMap((whole) => {
     const jobs = found.get(whole);
@@ -304,8 +330,8 @@ function groupRows(rows, groups, distinct, isPart, problemLines) {
     const group = isPart ? { ...whole, ...part } : whole;
     const advice = adviceOf(problemLines, whole);
     return [
-      { group, jobs },
-      ...(advice?.next?.length > 0 ? [{ group, advice }] : []),
+      { group, jobs, advice },
+      ...Array.from({ length: advised.get(keyOf(whole)) }, (_, nth) => ({ group, advice, nth })),
       ...jobs.map((row) => ({ group, row })),
     ];
   });
@@ -426,7 +452,7 @@ const SINCE = {
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead(props) {
   const { group, jobs, index, isClosed, flip, isChosen, isPartChosen, toggle } = props;
-  const { workspaceId, done } = props;
+  const { isAdvised, advise, workspaceId, done } = props;
   const { kind, job_type: type, more, error, seen, since } = group;
   const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
   const name =
@@ -463,24 +489,37 @@ function GroupHead(props) {
           ${error ?? (place && html`<${Sentence} text=${place} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>`}
+        ${
+          advise &&
+          html`<button
+            type="button"
+            class="fold"
+            aria-expanded=${isAdvised}
+            onClick=${() => advise(!isAdvised)}>
+            What to do
+          </button>`
+        }
         <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
       </div>
     </th>
   </tr>`;
 }
 
-/** Row below the heading of a group, with the first step of the advice, and all steps on request. */
-function AdviceRow({ advice, index, here }) {
-  const [first] = advice.next;
-  return html`<tr class="group-row" aria-rowindex=${index + 2} data-tone=${advice.tone}>
+/**
+ * Row below the heading of a group. All rows have the same height, so the advice in the first of
+ * these rows covers the other ones.
+ */
+function AdviceRow({ advice, tone, index, here, setRows }) {
+  const measure = (box) => box && setRows(Math.ceil(box.offsetHeight / rowHeight()));
+  return html`<tr class="group-row advice-row" aria-rowindex=${index + 2} data-tone=${tone}>
     <td class="c-check"></td>
     <td>
-      <div class="group-head">
-        <${Advice}
-          line=${advice}
-          here=${here}
-          summary=${html`<span class="strong">What to do:</span> ${first.words.replaceAll("`", "")}`} />
-      </div>
+      ${
+        advice &&
+        html`<div class="group-head advice" ref=${measure}>
+          <div><${Advice} line=${advice} here=${here} /></div>
+        </div>`
+      }
     </td>
   </tr>`;
 }

@@ -2,10 +2,11 @@
 // and the list of the jobs that need attention show the same lines in the same order.
 
 import { problems } from "../api.js";
-import { pluralize } from "../lib/format.js";
+import { pluralize, relative, roughly } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Steps } from "./holders.js";
+import { Age } from "./when.js";
 
 /** Return a sentence about a group of `attention` whose jobs failed. */
 export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
@@ -22,24 +23,23 @@ const keyOf = ({ kind, job_type: type, print }) =>
  * retry after this error, if there is a finding about them. No finding is about the failed jobs.
  */
 function failureLine(group, retrying) {
-  const { job_type: type, jobs, more, job_ids: ids, next, since } = group;
-  const isOne = jobs === 1 && !more && !retrying;
+  const { jobs, next, since } = group;
   const start = retrying?.sentence.replace(/(?<= are retrying): .*/s, "");
   const failed = failureOf(group);
   return {
     key: keyOf(group),
     sentence: start ? `${start} and ${failed.replace(/ jobs? of \S+/, "")}` : failed,
     jobs: jobs + (retrying?.jobs ?? 0),
-    path: isOne ? `/jobs/${ids[0]}` : `/jobs?state=attention&job_type=${encodeURIComponent(type)}`,
     next,
     since,
+    next_at: retrying?.next_at,
   };
 }
 
 /**
  * Return the lines of all problems, those with most jobs first. A failed job counts as two. Jobs
- * that retry have the same tone as failed jobs. A type without a worker may have a similar name as
- * another type, whose jobs may fail. The line then says so.
+ * that retry have the same tone as failed jobs. The address of the list of the jobs of a line is its
+ * `path`, and so no step has an address of a list.
  */
 function linesOf(findings, attention = []) {
   const failures = attention
@@ -58,19 +58,32 @@ function linesOf(findings, attention = []) {
         ? group.reason === line.reason
         : [line.key, line.retrying?.key].includes(keyOf(group)),
     );
-  const warn = (groups) => {
-    const nearest = new Set(groups.map((group) => group.nearest).filter(Boolean));
-    return attention
-      .filter(({ job_type: type, error }) => error && nearest.has(type))
-      .map((group) => ` But ${failureOf({ ...group, error: null })}`)
-      .join("");
+  // a type without a worker may have a similar name as another type, whose jobs may fail
+  const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
+  const warn = (sentence, groups) => {
+    const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
+    if (!near) return sentence;
+    const words = ` Misspelt ${near}? Jobs of ${near} are failing too.`;
+    return sentence.replace(/ Did you mean \S+\?$/, "") + words;
   };
   return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
     .map((line) => {
       const groups = groupsOf(line);
+      const types = new Set(groups.map((group) => group.job_type));
+      const list = { state: "attention", ...(types.size === 1 && { job_type: [...types][0] }) };
       return {
         ...line,
-        sentence: line.sentence + warn(groups),
+        ...(types.size > 0 && {
+          path:
+            line.jobs === 1
+              ? `/jobs/${groups[0].job_ids[0]}`
+              : `/jobs?${new URLSearchParams(list)}`,
+          next: line.next?.map((step) => ({
+            ...step,
+            path: step.path?.startsWith("/jobs?") ? null : step.path,
+          })),
+        }),
+        sentence: warn(line.sentence, groups),
         tone:
           line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
         groups,
@@ -106,17 +119,55 @@ export function useGroups() {
   }, [lines]);
 }
 
+/** Return the first words of an error, without its class if the message explains the error. */
+const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
+
+const inBrief = (at, now) => roughly(now - Date.parse(at));
+const untilDue = (at, now) => relative(at, Math.min(now, Date.parse(at)));
+
 /**
- * Cause of a problem, what to do, and buttons for it, which a click on the summary shows. No link
- * leads to the current page `here` or to the page `shown`.
+ * Return the parts of a line about jobs that retry, failed, are silent or have no worker: the
+ * subject, the number of jobs, their cause and a time. Return null for another line.
  */
-export const Advice = ({ line: { cause, next = [] }, summary, here, shown, children }) =>
-  (cause || next.length > 0) &&
-  html`<details class="advice">
-    <summary>${summary ?? (next.length > 0 ? "What to do" : "Cause")}</summary>
-    <div>
-      ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
-      <${Steps} next=${next} here=${here} shown=${shown} />
-      ${children}
-    </div>
-  </details>`;
+export function briefOf({ groups = [], reason, jobs, since, next_at: next, unserved }) {
+  const [group] = groups;
+  if (!group || reason === "no_worker") return null;
+  const { kind, job_type: type, more, error, seen } = group;
+  const subject = `${(unserved ?? [type]).join(", ")}:`;
+  const named = pluralize(jobs, "job", more);
+  const age = (words, format = inBrief) =>
+    html`${jobs > 1 ? words : ""} <${Age} at=${since} format=${format} />`;
+  if (kind === "no_worker")
+    return { subject, count: `no worker · ${named} waiting`, time: age("oldest") };
+  if (kind === "silent")
+    return { subject, count: `${named} silent`, time: age("longest"), cause: seen };
+  const [failed, retry] = ["failed", "retrying"].map((name) =>
+    groups.find((one) => one.kind === name),
+  );
+  const counts = [
+    retry && `${pluralize(jobs - (failed?.jobs ?? 0), "job", retry.more)} retry`,
+    failed && `${pluralize(failed.jobs, "job", failed.more)} failed`,
+  ];
+  return {
+    subject,
+    count: counts.filter(Boolean).join(", "),
+    time: next
+      ? html`next <${Age} at=${next} format=${untilDue} />`
+      : failed && !retry && age("first", relative),
+    cause: causeOf(error),
+  };
+}
+
+/**
+ * Cause of a problem and what to do, with buttons at the step that they do. No link leads to the
+ * current page `here` or to the page `shown`.
+ */
+export function Advice({ line: { cause, next, groups }, here, shown, buttons }) {
+  const isFirst = groups?.[0]?.kind === "no_worker";
+  const buttonOf = (words, index, { length }) =>
+    buttons?.length > 0 && index === (isFirst ? 0 : length - 1) && buttons;
+  return html`
+    ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
+    <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />
+  `;
+}

@@ -77,13 +77,12 @@ function Timestamp({ at }) {
   </time>`;
 }
 
-/** Shows how long ago a time was, as `3 min 05 s`, or as `3 min ago`. A screen reader does not announce each change. */
-export function Age({ at, isPast }) {
-  const now = useNow();
-  return html`<time datetime=${at} title=${utc(at)} aria-live="off">
-    ${isPast ? relative(at, now) : duration(now - Date.parse(at)).replace(/\.\d /, " ")}
-  </time>`;
+/** Shows a time in the words that `format` returns. A screen reader does not announce each change. */
+export function Age({ at, format = inFull }) {
+  return html`<time datetime=${at} title=${utc(at)} aria-live="off">${format(at, useNow())}</time>`;
 }
+
+const inFull = (at, now) => duration(now - Date.parse(at)).replace(/\.\d /, " ");
 
 /** Regular expression for a time, code between backticks, a line of code, or the id of a job. */
 const MARKED = new RegExp(
@@ -121,6 +120,7 @@ export const Sentence = ({ text, isShort = false }) =>
           words === "since" ? "for " : words.replace("at", ""),
         );
       const [, aged] = (kind === 1 && part && parts[index - 1].match(AGED)) || [];
-      if (aged) return html`<${Age} at=${instantOf(part)} isPast=${aged !== "since"} />`;
+      if (aged)
+        return html`<${Age} at=${instantOf(part)} format=${aged === "since" ? inFull : relative} />`;
       return (part && MARKS[kind]?.(part, isShort)) ?? part?.replace(UNIT, "\u00a0");
     });
