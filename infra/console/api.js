@@ -389,7 +389,7 @@ let shared = { of: null };
  * Explain problems of the queue, and list what blocks jobs. The status bar and the page share a
  * response for three seconds, so a call does not end with one of its callers.
  */
-function explainQueue(workspaceId) {
+function explain(workspaceId) {
   const of = `${session.get().user?.id} ${workspaceId}`;
   if (shared.of !== of || Date.now() - shared.at > SHARED_MS) {
     shared = { of, at: Date.now(), read: rpc("explain_queue", { p_workspace_id: workspaceId }) };
@@ -403,7 +403,7 @@ export const engine = {
     rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
   series: (workspaceId, minutes, signal) =>
     rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
-  explain: explainQueue,
+  explain,
   pause: route(`POST ${WORKSPACE_PATH}/pause`),
   resume: route(`POST ${WORKSPACE_PATH}/resume`),
 };

@@ -23,6 +23,12 @@ export const classes = (...names) => names.filter(Boolean).join(" ");
 /** Return whether the screen is as narrow as a phone's. */
 export const isPhone = () => matchMedia("(max-width: 46rem)").matches;
 
+/** Return a button that shows or hides what is below it. */
+export const foldButton = (words, isOpen, flip, of) =>
+  html`<button type="button" class=${classes("fold", of)} aria-expanded=${isOpen} onClick=${flip}>
+    ${words}
+  </button>`;
+
 /** Return a button in a style without emphasis. */
 export const quietButton = (words, onClick, more) =>
   html`<button type="button" class="quiet" onClick=${onClick} ...${more}>${words}</button>`;

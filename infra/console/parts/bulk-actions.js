@@ -65,10 +65,9 @@ const ACTIONS = {
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
     text: (states, types, isOne) =>
-      `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. It starts with attempt 1, and finished steps are kept. Child jobs are cancelled and retried too.`,
+      `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. It starts with attempt 1, and finished steps are kept. Child jobs are cancelled and retried too. A new attempt may stop at the same line.`,
     states: ["running"],
     kind: "silent",
-    notes: ["A new attempt may stop at the same line."],
   },
   replace: {
     verb: "Enqueue",
@@ -108,7 +107,7 @@ const ACTIONS = {
   copy: {
     verb: "Enqueue",
     when: "again",
-    did: "Enqueued again",
+    did: "Enqueued",
     call: each((id) => api.replay(id, withIdempotencyKey({}))),
     text: (states, types, isOne) =>
       `${isOne ? "The" : "Each"} new job has the payload, the tags and the options of the old one.`,
@@ -184,12 +183,14 @@ function countsBy(jobs, field) {
 }
 
 /** Say how many of the jobs need attention, if the ids of all jobs that do are known. */
-function troubleOf(jobs) {
+function troubleOf({ jobs, more }) {
   const { attention = [] } = problems.get();
-  if (attention.some((group) => group.jobs > group.job_ids.length)) return "";
-  const ids = new Set(attention.flatMap((group) => group.job_ids));
-  const { length: count } = jobs.filter(({ id }) => ids.has(id));
-  return count < jobs.length && ids.size > 0 ? `${number(count)} of them need attention.` : "";
+  if (more || attention.some((group) => group.jobs > group.job_ids.length)) return "";
+  const ids = attention.flatMap((group) => group.job_ids);
+  const { length: count } = jobs.filter(({ id }) => ids.includes(id));
+  return ids.length > 0
+    ? `Jobs that need attention: ${number(count)} of ${number(jobs.length)}.`
+    : "";
 }
 
 /** Name one job, such as `silent job 3f2a9c01 of import.rows`. */
@@ -209,8 +210,8 @@ function wordsOf(action, names, as) {
  * @param notes Sentences about the only job.
  * @param as Type with which the action `replace` enqueues the jobs.
  */
-export async function actOnMany({ workspaceId, action, filter, jobs, as, notes }) {
-  const { verb, did, text, call, states, danger, kind, notes: known } = ACTIONS[action];
+export async function actOnMany({ workspaceId, action, filter, jobs, as, notes = [] }) {
+  const { verb, did, text, call, states, danger, kind } = ACTIONS[action];
   const chosen = { state: states, ...filter };
   const found = jobs ? { jobs } : await find({ ...chosen, workspace_id: workspaceId });
   if (found.jobs.length === 0) {
@@ -225,8 +226,8 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes }
     text: [
       countsBy(found.jobs, "state") + countsBy(found.jobs, "job_type"),
       text(valuesOf(found.jobs, "state"), types, isOne),
-      danger && troubleOf(found.jobs),
-      ...(notes ?? known ?? []),
+      danger && !isOne && troubleOf(found),
+      ...notes,
     ]
       .filter(Boolean)
       .join(" "),

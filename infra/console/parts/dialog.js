@@ -78,8 +78,8 @@ export function useFocusKeeper() {
   const box = useRef(null);
   const hadFocus = box.current?.contains(document.activeElement);
   useLayoutEffect(() => {
-    if (hadFocus && !box.current.contains(document.activeElement))
-      (box.current.querySelector("button:enabled") ?? document.querySelector("h1"))?.focus();
+    if (hadFocus && !box.current?.contains(document.activeElement))
+      (box.current?.querySelector("button:enabled") ?? document.querySelector("h1"))?.focus();
   });
   return box;
 }

@@ -8,6 +8,7 @@ import { currentLocation } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import {
   classes,
+  foldButton,
   html,
   isPhone,
   useEffect,
@@ -16,6 +17,7 @@ import {
   useState,
 } from "../lib/ui.js";
 import { Remedy } from "./bulk-actions.js";
+import { useFocusKeeper } from "./dialog.js";
 import { linkTo } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
@@ -37,10 +39,12 @@ const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
 /** Name the subjects of problems, with the number of jobs. */
-function namesOf(lines) {
-  const names = lines.map(briefOf).filter(Boolean);
-  return names.map(({ subject, count }) => ` · ${subject} ${count}`).join("");
-}
+const namesOf = (lines) =>
+  lines
+    .map(briefOf)
+    .filter(Boolean)
+    .map(({ subject, count }) => ` · ${subject} ${count}`)
+    .join("");
 
 const idOf = ({ key, sentence }) => key ?? sentence;
 
@@ -75,6 +79,7 @@ export function Incidents({ workspace, isApp }) {
   const stored = `minutehand.problems ${user?.id} ${workspace.id}`;
   const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)) ?? []);
   const [isAll, setIsAll] = useState(false);
+  const box = useFocusKeeper();
   useRefresh(read, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
@@ -124,9 +129,7 @@ export function Incidents({ workspace, isApp }) {
   const first = lines.filter((line) => !isListed(line)).slice(0, isPhone() ? 1 : 3);
   const rest = lines.filter((line) => !first.includes(line));
   const fold = (isOpen, flip, words, names, of) =>
-    html`<button type="button" class=${classes("fold", of)} aria-expanded=${isOpen} onClick=${flip}>
-      <span class="strong">${words}</span>${names}
-    </button>`;
+    foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip, of);
   // a sentence changes with the number of its jobs, which must not close an open problem
   const show = (line) =>
     html`<${Problem}
@@ -136,6 +139,7 @@ export function Incidents({ workspace, isApp }) {
       workspaceId=${workspace.id} />`;
   return html`<section
     class="incidents"
+    ref=${box}
     data-tone=${lines.some(({ tone }) => tone === "failed") ? "failed" : "waiting"}
     aria-label="Needs attention"
     aria-live="polite">
@@ -187,17 +191,11 @@ function Problem({ line, here, workspaceId }) {
   const paths = next.map((step) => step.path).filter((to) => to && to !== here);
   const path = line.path ?? paths[0];
   const link = path !== here && path;
-  const brief = briefOf(line);
   const hasMore = !own && (line.cause || next.length > 0);
-  const words = brief
-    ? [brief.subject, brief.count, brief.cause, brief.time]
-    : [
-        start,
-        rest,
-        line.cause,
-        since && !INSTANT.test(sentence) && html`for <${Age} at=${since} />`,
-      ];
-  const [subject, count, cause, time] = words;
+  const { subject, count, cause, time } = briefOf(line) ?? {
+    ...{ subject: start, count: rest, cause: line.cause },
+    time: since && !INSTANT.test(sentence) && html`for <${Age} at=${since} />`,
+  };
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
     <p class=${classes("problem-words", hasMore && "cut")}>
@@ -214,13 +212,7 @@ function Problem({ line, here, workspaceId }) {
     <div class="problem-links">
       ${
         hasMore &&
-        html`<button
-          type="button"
-          class="fold"
-          aria-expanded=${isOpen}
-          onClick=${() => setIsOpen(!isOpen)}>
-          ${next.length > 0 ? "What to do" : "Cause"}
-        </button>`
+        foldButton(next.length > 0 ? "What to do" : "Cause", isOpen, () => setIsOpen(!isOpen))
       }
       ${link && html`<a href=${link}>${linkTo(link)}</a>`}
     </div>

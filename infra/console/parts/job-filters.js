@@ -3,7 +3,7 @@
 import { jobs, types } from "../api.js";
 import { local, RANGES, serverNow, shortId } from "../lib/format.js";
 import { useFetch } from "../lib/store.js";
-import { classes, html, isPhone, useId, useState } from "../lib/ui.js";
+import { html, isPhone, useId, useState } from "../lib/ui.js";
 import { DialogForm } from "./dialog.js";
 import { choice, field as input } from "./field.js";
 
@@ -212,12 +212,16 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
  */
 export const Chips = ({ filter, onFilter }) =>
   describe(filter)
-    .filter(([field]) => field !== "search" && field !== "job_type")
+    .filter(
+      ([field]) =>
+        !["search", "job_type"].includes(field) &&
+        (field !== "since" || isPhone() || rangeOf(filter) === CUSTOM),
+    )
     .map(
       ([field, name, value]) =>
         html`<button
           type="button"
-          class=${classes("chip", field === "since" && rangeOf(filter) !== CUSTOM && "narrow")}
+          class="chip"
           key=${name}
           onClick=${() => onFilter({ [field]: "" })}
           aria-label=${`Remove filter ${name} ${value}`}>

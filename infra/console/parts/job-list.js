@@ -124,14 +124,19 @@ class JobList {
     await this.#tryRead(async () => {
       const counting = this.#count();
       counting.catch(() => {}); // the error of `counting` is reported below
-      const page = await this.#firstPage();
+      let page = await this.#firstPage();
+      const [first] = this.#rows.keys();
+      const isAway = this.#visible()[0] !== first; // the person has scrolled or sorted the list
+      const isOld = (row) => this.#rows.has(row.id);
+      // If the page has only new rows, jobs between the page and the old rows are missing. If the
+      // person has scrolled, keep the old rows, unless the list would still count as complete.
+      if (isAway && this.state.isAll && page.next && !page.jobs.some(isOld)) {
+        const next = await this.#page(this.#filter, page.next);
+        page = { ...next, jobs: [...page.jobs, ...next.jobs] };
+      }
+      const hasOld = page.jobs.some(isOld) || (isAway && !this.state.isAll);
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every time
-      const [first] = this.#rows.keys();
-      // If the page has only new rows, jobs between the page and the old rows are missing. Keep the
-      // old rows only if the person has scrolled to them.
-      const hasOld =
-        page.jobs.some((row) => this.#rows.has(row.id)) || this.#visible()[0] !== first;
       const { ids } = this.#filter;
       const isListed = ({ id }) => !top.has(id) && (!ids || ids.includes(id));
       const kept = [...this.#rows.values()].filter(

@@ -9,6 +9,7 @@ import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import {
   classes,
+  foldButton,
   html,
   isPhone,
   useEffect,
@@ -23,7 +24,7 @@ import { Remedy, Selection } from "./bulk-actions.js";
 import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
-import { Advice, adviceOf, useGroups, useLines } from "./problem-lines.js";
+import { Advice, adviceOf, keyOf, useGroups, useLines } from "./problem-lines.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
@@ -54,6 +55,9 @@ const SORTS = {
   trouble: (rows, groups) =>
     rows.toSorted((one, other) => isInTrouble(other, groups) - isInTrouble(one, groups)),
 };
+
+/** Return a filter that removes these fields from the address. */
+const emptied = (names) => Object.fromEntries(names.map((name) => [name, ""]));
 
 /** Filters that the list of errors applies. */
 const OF_ERRORS = ["state", "search", "job_type"];
@@ -152,7 +156,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     </tbody>`;
   const done = () => {
     setChosen(new Set());
-    list.current.refresh();
+    retry();
   };
   const drawn = lines.slice(view.first, view.last).map((line, n) => [line, view.first + n]);
   const bodies = [...Map.groupBy(drawn, ([{ group }]) => group)];
@@ -196,9 +200,9 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     counts=${state.counts}
     filter=${filter} />`;
   const groupByError = ({ target }) => {
-    const others = FIELDS.filter((name) => !OF_ERRORS.includes(name));
-    const none = Object.fromEntries(others.map((name) => [name, ""]));
-    onFilter({ ...(target.checked && none), state: "failed", grouped: target.checked && "1" });
+    const { checked } = target;
+    const others = FIELDS.filter((name) => checked && !OF_ERRORS.includes(name));
+    onFilter({ ...emptied(others), state: "failed", grouped: checked && "1" });
   };
   const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
   return html`<div class="monitor">
@@ -249,7 +253,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
         : html`<${EmptyState}
         state=${state}
         filter=${filter}
-        none=${Object.fromEntries(FIELDS.map((name) => [name, ""]))}
+        none=${emptied(FIELDS)}
         onFilter=${onFilter}
         retry=${retry} />`)
     }
@@ -277,7 +281,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           </tr>
         </thead>
         ${spacer(view.before, "before")}
-        ${bodies.map(([group, body]) => html`<tbody key=${keyOf(group)}>${body.map(draw)}</tbody>`)}
+        ${bodies.map(([group, body]) => html`<tbody key=${group && keyOf(group)}>${body.map(draw)}</tbody>`)}
         ${spacer(view.after + (state.isAll ? 0 : rowHeight()), "after")}
       </table>
     </div>
@@ -336,8 +340,6 @@ function groupRows(rows, groups, distinct, isPart, problemLines, advised) {
     ];
   });
 }
-
-const keyOf = (group) => group && `${group.kind} ${group.job_type} ${group.print}`;
 
 /** Kinds of `attention` that the tab of a state names. */
 const TROUBLES = { queued: "no_worker", running: "silent" };
@@ -450,9 +452,20 @@ const SINCE = {
 };
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
-function GroupHead(props) {
-  const { group, jobs, index, isClosed, flip, isChosen, isPartChosen, toggle } = props;
-  const { isAdvised, advise, workspaceId, done } = props;
+function GroupHead({
+  group,
+  jobs,
+  index,
+  isClosed,
+  flip,
+  isChosen,
+  isPartChosen,
+  toggle,
+  isAdvised,
+  advise,
+  workspaceId,
+  done,
+}) {
   const { kind, job_type: type, more, error, seen, since } = group;
   const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
   const name =
@@ -489,16 +502,7 @@ function GroupHead(props) {
           ${error ?? (place && html`<${Sentence} text=${place} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>`}
-        ${
-          advise &&
-          html`<button
-            type="button"
-            class="fold"
-            aria-expanded=${isAdvised}
-            onClick=${() => advise(!isAdvised)}>
-            What to do
-          </button>`
-        }
+        ${advise && foldButton("What to do", isAdvised, () => advise(!isAdvised))}
         <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
       </div>
     </th>

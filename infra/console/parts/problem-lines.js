@@ -15,7 +15,7 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
   `${error ? `: ${error}` : ""}.`;
 
 /** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
-const keyOf = ({ kind, job_type: type, print }) =>
+export const keyOf = ({ kind, job_type: type, print }) =>
   [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
 
 /**
@@ -52,23 +52,16 @@ function linesOf(findings, attention = []) {
   const merged = failures.map(({ retrying }) => retrying);
   const size = ({ verdict, jobs, tone }) =>
     verdict === "fail" ? Infinity : (jobs ?? -1) * (tone === "failed" ? 2 : 1);
-  const groupsOf = (line) =>
-    attention.filter((group) =>
-      group.kind === "no_worker"
-        ? group.reason === line.reason
-        : [line.key, line.retrying?.key].includes(keyOf(group)),
-    );
   // a type without a worker may have a similar name as another type, whose jobs may fail
   const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
-  const warn = (sentence, groups) => {
-    const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
-    if (!near) return sentence;
-    const words = ` Misspelt ${near}? Jobs of ${near} are failing too.`;
-    return sentence.replace(/ Did you mean \S+\?$/, "") + words;
-  };
   return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
     .map((line) => {
-      const groups = groupsOf(line);
+      const groups = attention.filter((group) =>
+        group.kind === "no_worker"
+          ? group.reason === line.reason
+          : [line.key, line.retrying?.key].includes(keyOf(group)),
+      );
+      const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
       const types = new Set(groups.map((group) => group.job_type));
       const list = { state: "attention", ...(types.size === 1 && { job_type: [...types][0] }) };
       return {
@@ -83,7 +76,9 @@ function linesOf(findings, attention = []) {
             path: step.path?.startsWith("/jobs?") ? null : step.path,
           })),
         }),
-        sentence: warn(line.sentence, groups),
+        sentence: near
+          ? `${line.sentence.replace(/ Did you mean \S+\?$/, "")} Misspelt ${near}? Jobs of ${near} are failing too.`
+          : line.sentence,
         tone:
           line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
         groups,
@@ -122,7 +117,6 @@ export function useGroups() {
 /** Return the first words of an error, without its class if the message explains the error. */
 const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
 
-const inBrief = (at, now) => roughly(now - Date.parse(at));
 const untilDue = (at, now) => relative(at, Math.min(now, Date.parse(at)));
 
 /**
@@ -135,7 +129,7 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
   const { kind, job_type: type, more, error, seen } = group;
   const subject = `${(unserved ?? [type]).join(", ")}:`;
   const named = pluralize(jobs, "job", more);
-  const age = (words, format = inBrief) =>
+  const age = (words, format = (at, now) => roughly(now - Date.parse(at))) =>
     html`${jobs > 1 ? words : ""} <${Age} at=${since} format=${format} />`;
   if (kind === "no_worker")
     return { subject, count: `no worker · ${named} waiting`, time: age("oldest") };

@@ -407,14 +407,11 @@ function notesOf(action, { reason, data = {} } = {}) {
   const worker = late
     ? `The job's worker has not renewed its lease since ${time(late)}.`
     : renewed && `The job's worker last reported at ${time(renewed)}.`;
-  const isRepeated = action === "restart" && place && typeof silent === "string";
-  return reason === "running"
-    ? [
-        worker,
-        isRepeated &&
-          `The job is silent at ${place}, and the new attempt may stop at the same line.`,
-      ]
-    : [];
+  if (reason !== "running") return [];
+  return [
+    worker,
+    action === "restart" && place && silent === "" && `The job is silent at ${place}.`,
+  ];
 }
 
 /** Ask for confirmation, change the job, and read it again. */

@@ -3,7 +3,7 @@
 
 import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
-import { html, useState } from "../lib/ui.js";
+import { html, useLayoutEffect, useState } from "../lib/ui.js";
 import { useForm } from "../parts/dialog.js";
 import { field } from "../parts/field.js";
 import { Logo } from "../parts/icons.js";
@@ -14,6 +14,8 @@ export function SignIn() {
   const { problem, busy, submit } = useForm(() => signIn(email, password));
   const { reason } = useStore(session);
   const demo = settings().demoAccounts ?? [];
+  // the next user must not see the name of a job or workspace
+  useLayoutEffect(() => void (document.title = "Minutehand"), []);
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">See and control your background jobs.</p>
