@@ -1615,8 +1615,9 @@ from (
       ),
       (
         '{locked, open_transaction, blocking_session}',
-        '[Check whether these triggers of jobs or logs take long: {triggers}.|End that '
-          'session if no one needs it: `select pg_terminate_backend({pid})`.]',
+        '[Check whether these triggers of jobs or logs take long: {triggers}.|Wait for the end '
+          'of its call of {call}.|End that session if no one needs it: `select '
+          'pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
@@ -1777,9 +1778,10 @@ from (
         'session (pid {pid}) waits for a lock of the session with pid {blocker}.][ Session '
         '{own_blocker} belongs to the same job.][ The process has grown by {grown_mb} MB.]',
       '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the service, '
-        'because the worker lacks {a_right}.|In code, commit that session before the call at '
-        '{place}. To end this attempt: `select pg_terminate_backend({own_blocker})`.|Commit or end '
-        'that session: `select pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. '
+        'because the worker lacks {a_right}.|Wait for the end of {call}, which session {blocker} '
+        'runs.|In code, commit that session before the call at {place}. To end this attempt: '
+        '`select pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
+        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. '
         'The job runs again when a worker has a key that was issued after {key_revoked_at}.|If the '
         'process of the worker has hung since {missed_since}, end it. The job then runs again at '
         'the latest after {expires_at}.|See in the log of worker {worker_id} why it is not stored, '
@@ -2752,7 +2754,8 @@ $$;
 --   follows, as text. Null if this time is unknown.
 -- blocked, is_blocking: Time for which the job's code blocked the event loop within a minute, as
 --   text, and an empty text. Null for less than 10 seconds.
--- blocker: Database session that holds a lock for which the session of the silent job waits.
+-- blocker, call: Database session that holds a lock for which the session of the silent job waits,
+--   and its call from queue.session_work.
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
@@ -2846,6 +2849,7 @@ begin
           end
         end,
         'blocker', b.pid,
+        'call', (select w.call from queue.session_work(b.pid) as w),
         'blocked', queue.length_in_words((l.pulse ->> 'blocked_ms')::double precision),
         'is_blocking', left(l.pulse ->> 'blocked_ms', 0),
         'program', case when p.is_silent then l.pulse -> 'program' end,
@@ -3509,20 +3513,22 @@ $$;
 -- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
 -- the holder is a job of another workspace, only operators and the service learn which job it is.
 
--- Return the call of a worker or a person that a database session is running, and the event for
--- which it waits, as text, and queue.own_triggers(). Both are null if the session runs no such
--- call.
+-- Return the function of the queue that a database session is running, the same with the event for
+-- which it waits, as text, and queue.own_triggers(). All are null if the session runs no such
+-- function. No one should end such a session.
 create function queue.session_work(p_pid integer)
-returns table (work text, triggers text)
+returns table (call text, work text, triggers text)
 language sql stable
 set search_path = ''
 as $$
 select
+  c.call,
   'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''),
   queue.own_triggers()
 from pg_catalog.pg_stat_activity as a
 cross join lateral substring(
-  a.query from '\m(?:(?:lease|settle|report|spawn|enqueue|retry|cancel)_jobs?|run_maintenance)\M'
+  a.query from '\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|cancel)_jobs?|emit_event|'
+    'erase_person|register_job_types|run_maintenance|tick_finished)\M'
 ) as c (call)
 where a.pid = p_pid and a.state = 'active' and c.call is not null
 $$;
@@ -3538,13 +3544,14 @@ returns table (
   pid integer,
   since timestamptz,
   application text,
+  call text,
   work text,
   triggers text
 )
 language sql stable
 set search_path = ''
 as $$
-select distinct on (j.id) j.id, a.pid, s.since, a.application_name, w.work, w.triggers
+select distinct on (j.id) j.id, a.pid, s.since, a.application_name, w.*
 from public.jobs as j
 join pg_catalog.pg_locks as l on l.transactionid = j.xmax
 cross join lateral queue.last_blocker(l.pid) as b (pid)

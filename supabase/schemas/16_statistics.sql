@@ -577,6 +577,7 @@ from pg_catalog.pg_locks as l
 join pg_catalog.pg_class as c on c.oid = l.relation
 join pg_catalog.pg_database as d on d.oid = l.database
 where l.granted
+  and l.locktype = 'relation' -- a session that waits for a row has a lock of a tuple
   and d.datname = current_database()
   and (
     l.mode = 'AccessExclusiveLock' and c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
@@ -614,6 +615,7 @@ select
     'locked', (min(array[w.locked, w.effect]))[1],
     'effect', (min(array[w.locked, w.effect]))[2],
     'began_at', h.xact_start,
+    'call', max(k.call),
     'work', max(k.work),
     'triggers', max(k.triggers)
   )
@@ -953,7 +955,12 @@ begin
             else 'readers of events wait until it ends'
           end
         ),
-        jsonb_build_object('pid', o.pid, 'work', w.work, 'triggers', w.triggers)
+        jsonb_build_object(
+          'pid', o.pid,
+          'call', w.call,
+          'work', w.work,
+          'triggers', w.triggers
+        )
       from (
         select
           a.*,

@@ -1023,21 +1023,31 @@ def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
     engine: Engine, ada: Engine
 ) -> None:
     """The session is the worker's own call, which a slow trigger of the project delays."""
+    runs, lease = engine.start()
     job_id = engine.enqueue()
-    engine.add_trigger("before update", "perform pg_sleep(60); return new;")
-    with engine.another_session() as worker:
-        pid = worker.one("select pg_backend_pid()")
+    engine.add_trigger("before update", "perform pg_sleep(60); return new;", f"new.id = '{job_id}'")
+    with engine.another_session() as worker, engine.another_session() as waiting:
+        pid, waits = (each.one("select pg_backend_pid()") for each in (worker, waiting))
         leased = engine.blocked(worker.lease_call)
+        pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "pid": waits, "memory_mb": 9}
+        engine.report(lease, pulse=pulse, lease_seconds=900)
         engine.advance(70)
-        shown = engine.explain(job_id), engine.findings()["open_transaction"]
-        hidden = ada.explain(job_id)
+        opened = engine.findings()["open_transaction"]
+        read = f"select from public.jobs where id = '{job_id}' for update"
+        blocked = waiting.blocked(waiting.run, read)
+        shown = engine.explain(job_id), opened, engine.findings()["blocking_session"]
+        hidden, said_of_running = ada.explain(job_id), engine.explain(runs)
         engine.run("select pg_cancel_backend(%s)", pid)
         assert isinstance(leased.exception(), psycopg.errors.QueryCanceled)
+        blocked.result()
     for said in shown:
         assert said["sentence"].endswith("It runs lease_jobs and waits (PgSleep).")
         assert "z_own" in remedy(said)
         assert "pg_terminate_backend" not in str(said)
     assert "z_own" not in str(hidden)
+    assert remedy(hidden) == "Wait for the end of its call of lease_jobs."
+    assert "locked the table" not in said_of_running["sentence"]
+    assert remedy(said_of_running) == f"Wait for the end of lease_jobs, which session {pid} runs."
 
 
 def test_workers_with_free_slots_that_lease_nothing_are_named(engine: Engine, ada: Engine) -> None:

@@ -11,11 +11,15 @@ select case when bool_or(l.mode !~ '^Row') then 'fail' else 'warn' end,
     string_agg(distinct format('%s (%s)', c.oid::regclass, l.mode), ', '),
     round(extract(epoch from clock_timestamp() - a.xact_start)),
     case when a.state = 'idle in transaction' then ' and does nothing' else '' end),
-  format('select pg_terminate_backend(%s)  -- ends this transaction of %s', a.pid, a.usename)
+  coalesce(
+    'wait for the end of its call of ' || substring(min(a.query) filter (where a.state = 'active')
+      from '\m(?:(?:lease|settle|report|spawn|enqueue|retry|cancel)_jobs?|run_maintenance)\M'),
+    format('select pg_terminate_backend(%s)  -- ends this transaction of %s', a.pid, a.usename))
 from pg_locks as l
 join pg_class as c on c.oid = l.relation
 join pg_stat_activity as a on a.pid = l.pid
 where l.granted
+  and l.locktype = 'relation'
   -- omit locks in the modes that vacuum and analyze take
   and (l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     or exists (select from pg_locks as w
