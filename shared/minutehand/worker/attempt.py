@@ -360,7 +360,7 @@ class Attempt:
             return None, "", self.module
         if self.batch is not None:
             return self.batch.task, self.batch.thread_name, self.module
-        return self._task, thread_name(self.job_id), self.module
+        return self._task, thread_name(*self.key), self.module
 
     def _collect_timeout_details(self) -> dict[str, Any]:
         return {
@@ -488,7 +488,7 @@ class Attempt:
         else:
             JOB_ID.set(to_record(self.job_id))
             job = job_of(Job, given)
-            thread = None if job_type.is_async else thread_name(self.job_id)
+            thread = None if job_type.is_async else thread_name(*self.key)
             call = calling(job_type.run, job, context, thread=thread)
         call = wrap(job_type.around, call, job, context)
         return call() if self.lease.steps is not None else self._with_steps(call)

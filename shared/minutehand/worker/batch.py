@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,9 @@ from minutehand.worker.middleware import calling
 from minutehand.worker.outcomes import retry_after_of
 
 logger = logging.getLogger(__name__)
+
+#: Numbers of batches, because a later batch may have the same first job.
+_numbers = count(1)
 
 
 class _End(NamedTuple):
@@ -73,7 +77,7 @@ class Batch:
         self._run = run
         self._in_thread = in_thread
         #: Name of the thread that runs a synchronous processor. Each call has its own thread name.
-        self.thread_name = self._name = f"batch:{next(iter(job_ids))}"
+        self.thread_name = self._name = f"batch:{next(iter(job_ids))}:{next(_numbers)}"
         #: Task of the current call. The first call starts when each attempt has called `join` or
         #: ended.
         self.task: asyncio.Task[None] | None = None

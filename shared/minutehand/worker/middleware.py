@@ -44,9 +44,9 @@ async def _in_thread(run: Callable[..., Any], args: Sequence[Any], thread: str) 
     return await result if isinstance(result, Awaitable) else result
 
 
-def thread_name(job_id: JobId) -> str:
-    """Return the name of the thread in which a job's synchronous processor runs."""
-    return f"job:{job_id}"
+def thread_name(job_id: JobId, fence: int) -> str:
+    """Return the name of the thread in which an attempt's synchronous processor runs."""
+    return f"job:{job_id}:{fence}"
 
 
 def is_async(run: object) -> bool:

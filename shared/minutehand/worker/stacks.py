@@ -71,7 +71,7 @@ def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
         if type(program) is asyncio.subprocess.Process:
             program = vars(program)["_transport"].get_extra_info("subprocess")
         # `isinstance` would run code of a lazy object of the user
-        if issubclass(type(program), subprocess.Popen) and program.returncode is None:
+        if issubclass(type(program), subprocess.Popen) and _is_running(program):
             args: Any = program.args
             first = args[0] if isinstance(args, list | tuple) else args
             known = isinstance(first, str | bytes | os.PathLike)
@@ -80,6 +80,17 @@ def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
             name = "sh" if "=" in word else Path(word).name[:100]
             return f"{name} (pid {program.pid})".lstrip()
     return None
+
+
+def _is_running(program: subprocess.Popen[Any]) -> bool:
+    """Return False also for a program that has ended while a child of it keeps its output open."""
+    if program.returncode is not None:
+        return False
+    try:
+        stat = Path(f"/proc/{program.pid}/stat").read_bytes()
+    except OSError:
+        return not Path("/proc/self/stat").exists()
+    return stat.rpartition(b") ")[2][:1] not in b"ZX"
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> CodeLocation | None:

@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -65,6 +66,18 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
         assert re.fullmatch(rf"{name}\(pid \d+\)", program)
         await task
         assert child_process(task, "") is None
+
+
+async def test_a_program_that_has_ended_is_not_named() -> None:
+    """A child of it may keep its output open."""
+    run = partial(subprocess.Popen, "sleep 0.6 &", shell=True, stdout=subprocess.PIPE)
+    with run() as program:
+        until(lambda: b") Z " in Path(f"/proc/{program.pid}/stat").read_bytes())
+        task = asyncio.create_task(asyncio.to_thread(program.communicate))
+        asyncio.get_running_loop().set_default_executor(JobExecutor())
+        await asyncio.sleep(0.1)
+        assert (child_process(task, ""), task.done()) == (None, False)
+        await task
 
 
 async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:

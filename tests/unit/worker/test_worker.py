@@ -528,19 +528,23 @@ def test_a_job_whose_outcome_cannot_be_stored_reports_its_end_once() -> None:
 
 
 async def test_an_abandoned_processor_that_runs_in_a_thread_is_listed_as_such() -> None:
-    """A thread in a blocking call cannot react to a stop."""
+    """A thread in a blocking call cannot react to a stop. A retry has its own line."""
     gate = threading.Event()
     queue = ModelQueue([Row("hangs", {}, timeout=0.1), Row("beside", {}, run_at=0.5)])
 
     def work(job: Job[Any], ctx: JobContext) -> None:
-        if job.id == "hangs":
+        if job.attempt > 1:
+            gate.wait(30)
+        elif job.id == "hangs":
             gate.wait()
 
-    await start(queue, work, budget=2, grace_seconds=0.1, linger_seconds=1)
+    await start(queue, work, budget=4, grace_seconds=0.1, linger_seconds=3)
     gate.set()
 
-    [abandoned] = [each for request in queue.requests for each in request.abandoned or ()]
-    assert abandoned.in_thread
+    found = [each for request in queue.requests for each in request.abandoned or ()]
+    assert all(each.in_thread for each in found)
+    first = work.__code__.co_firstlineno
+    assert [int(each.place.rpartition(":")[2]) - first for each in found] == [4, 2]
 
 
 class Letter(BaseModel):
