@@ -24,16 +24,18 @@ function useTrouble(job, status, state, silentSince) {
   return state === "queued" && attention?.some(isUnserved) ? "no worker" : null;
 }
 
+/** Return the state of a job, which changes when the time of its next run comes. */
+export const useJobState = (job) => stateAt(job, useNow(isDelayed(job.state)));
+
 /**
  * Shows a badge with the state of a job, or with the job's status if only the status is known. If a
  * finding is about the job, the badge shows it too, and a `compact` badge shows only the finding.
  * The page of a job knows the time `silentSince`, or null, and the trouble `known` before the
  * findings do.
  */
-export function StateBadge({ status: only, job, silentSince, known, cancelling, compact }) {
-  const now = useNow(isDelayed(job?.state));
-  const status = job?.status ?? only;
-  const state = job ? stateAt(job, now) : status;
+export function StateBadge({ job, silentSince, known, cancelling, compact, ...only }) {
+  const state = useJobState(job ?? only);
+  const { status } = job ?? only;
   const trouble = useTrouble(job, status, state, silentSince) || known;
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;

@@ -156,11 +156,15 @@ const forget = (ids) =>
     }),
   }));
 
-/** Name a number of jobs, with their state and type if it is the same for all of them. */
-function nameJobs(jobs, { more = false, kind, type = commonOf(jobs, "job_type") } = {}) {
+/**
+ * Name jobs, with their state and type if it is the same for all of them: `3 silent jobs of
+ * import.rows`. One job whose `id` is given is named by it.
+ */
+function nameJobs(jobs, { more = false, kind, id, type = commonOf(jobs, "job_type") } = {}) {
   const state = kind === "silent" ? kind : commonOf(jobs, "state");
   const noun = state ? `${state} job` : "job";
-  return pluralize(jobs.length, noun, more) + (type ? ` of ${type}` : "");
+  const named = id ? `${noun} ${shortId(id)}` : pluralize(jobs.length, noun, more);
+  return named + (type ? ` of ${type}` : "");
 }
 
 const valuesOf = (jobs, field) => [...new Set(jobs.map((job) => job[field]))];
@@ -193,10 +197,6 @@ function troubleOf({ jobs, more }) {
     : "";
 }
 
-/** Name one job, such as `silent job 3f2a9c01 of import.rows`. */
-const nameJob = ({ id, state, job_type: type }, kind) =>
-  `${kind === "silent" ? kind : state} job ${shortId(id)} of ${type}`;
-
 /** Return the words of an action, such as `Run 3 jobs now`. */
 function wordsOf(action, names, as) {
   const { verb, when } = ACTIONS[action];
@@ -219,7 +219,7 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
     return true;
   }
   const isOne = found.jobs.length === 1 && !found.more;
-  const names = isOne ? nameJob(found.jobs[0], kind) : nameJobs(found.jobs, { ...found, kind });
+  const names = nameJobs(found.jobs, { ...found, kind, id: isOne && found.jobs[0].id });
   const types = as ? [as] : valuesOf(found.jobs, "job_type");
   const isSure = await confirm({
     title: `${wordsOf(action, names, as)}?`,
@@ -328,14 +328,14 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
   };
   const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
   if (buttons.length === 0 && !isPicked) return null;
-  const copyIds = () =>
-    copy(picked.map(({ id }) => id).join("\n"), `Copied ${pluralize(picked.length, "id")}`);
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     ${
       isPicked && [
-        html`<span class="num" key="n">${nameJobs(rows)} selected</span>`,
+        html`<span class="num">${nameJobs(rows)} selected</span>`,
         quietButton("Clear", done),
-        quietButton("Copy ids", copyIds),
+        quietButton("Copy ids", () =>
+          copy(picked.map(({ id }) => id).join("\n"), `Copied ${pluralize(picked.length, "id")}`),
+        ),
       ]
     }
     <span class="spacer"></span>

@@ -69,8 +69,8 @@ export function Incidents({ workspace, isApp }) {
       );
       if (signal.aborted) return undefined;
       last.at = Date.now();
-      const isHere = (group) => group.workspace_id === workspace.id;
-      return problems.set({ findings, attention: attention.filter(isHere) });
+      const listed = attention.filter(({ workspace_id: id }) => id === workspace.id);
+      return problems.set({ findings, attention: listed });
     },
     [workspace.id, isApp],
   );
@@ -83,10 +83,9 @@ export function Incidents({ workspace, isApp }) {
   useRefresh(read, !isApp);
   useEffect(() => {
     if (isApp) return setFreshness("live");
-    const onChange = (state) => setFreshness(state.freshness);
     const watch = watchWorkspace(supabase(), workspace.id, {
       onRead: notifyPage,
-      onChange,
+      onChange: (state) => setFreshness(state.freshness),
       pollingInterval: BUSY_MS,
       firstSilence: BUSY_MS,
       silence: Infinity,

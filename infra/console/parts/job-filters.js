@@ -162,12 +162,12 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
   const [to, setTo] = useState(asInput(filter.until));
   const listId = useId();
   const columns = ["queue", "worker_id", "tags", "concurrency_key"];
-  const read = useFetch(
+  const { value: page } = useFetch(
     (signal) => jobs.page({ workspace_id: workspaceId, internal: false }, { columns }, 100, signal),
     [workspaceId],
   );
   const suggested = (name) =>
-    new Set(read.value?.jobs.flatMap((job) => job[name === "tag" ? "tags" : name] ?? []));
+    new Set(page?.jobs.flatMap((job) => job[name === "tag" ? "tags" : name] ?? []));
   const run = async () => {
     const isCustom = range === CUSTOM;
     onFilter({

@@ -128,25 +128,26 @@ class JobList {
       const [first] = this.#rows.keys();
       const isAway = this.#visible()[0] !== first; // the person has scrolled or sorted the list
       const isOld = (row) => this.#rows.has(row.id);
-      // If the page has only new rows, jobs between the page and the old rows are missing. If the
-      // person has scrolled, keep the old rows, unless the list would still count as complete.
+      // If the page has only new rows, jobs between the page and the old rows are missing. Keep the
+      // old rows only if the person has scrolled to them, and read the missing jobs next. A complete
+      // list reads some of them immediately, because only a complete list can be sorted.
       if (isAway && this.state.isAll && page.next && !page.jobs.some(isOld)) {
         const next = await this.#page(this.#filter, page.next);
         page = { ...next, jobs: [...page.jobs, ...next.jobs] };
       }
-      const hasOld = page.jobs.some(isOld) || (isAway && !this.state.isAll);
+      const isJoined = page.jobs.some(isOld);
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every time
       const { ids } = this.#filter;
       const isListed = ({ id }) => !top.has(id) && (!ids || ids.includes(id));
       const kept = [...this.#rows.values()].filter(
-        (row) => hasOld && page.next && isListed(row) && row.created_at <= oldest,
+        (row) => (isJoined || isAway) && page.next && isListed(row) && row.created_at <= oldest,
       );
       this.#top = page.jobs;
       this.#readAt = Date.now();
       this.#rows = new Map([...page.jobs, ...kept].map((row) => [row.id, row]));
       this.#old = new Set(kept.map((row) => row.id));
-      if (kept.length === 0 || ids) this.#end(page.next);
+      if (kept.length === 0 || !isJoined || ids) this.#end(page.next);
       await this.#readOld();
       this.#set({ counts: await counting });
     });
@@ -248,7 +249,8 @@ class JobList {
   async #tryRead(read) {
     try {
       await read();
-      this.#set({ rows: [...this.#rows.values()], error: null, isLoading: false });
+      const rows = [...this.#rows.values()].sort((one, other) => (one.id < other.id ? 1 : -1));
+      this.#set({ rows, error: null, isLoading: false });
     } catch (error) {
       this.#set({ error, isLoading: false });
       clearTimeout(this.#retry);

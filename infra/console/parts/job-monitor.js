@@ -5,7 +5,7 @@ import { atLeast, pluralize, duration, percentage, serverNow, shortId } from "..
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
-import { isDelayed, NAMES, nextRunOf, stateAt, STATES } from "../lib/states.js";
+import { NAMES, nextRunOf, STATES } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import {
   classes,
@@ -19,7 +19,7 @@ import {
   useState,
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
-import { Freshness, JobProgress, StateBadge } from "./badge.js";
+import { Freshness, JobProgress, StateBadge, useJobState } from "./badge.js";
 import { Remedy, Selection } from "./bulk-actions.js";
 import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
@@ -28,7 +28,7 @@ import { Advice, adviceOf, keyOf, useGroups, useLines } from "./problem-lines.js
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
-import { Elapsed, Sentence, useNow, When } from "./when.js";
+import { Elapsed, Sentence, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
 const rowHeight = () => (isPhone() ? 62 : 36);
@@ -199,8 +199,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     key="tabs"
     counts=${state.counts}
     filter=${filter} />`;
-  const groupByError = ({ target }) => {
-    const { checked } = target;
+  const groupByError = ({ target: { checked } }) => {
     const others = FIELDS.filter((name) => checked && !OF_ERRORS.includes(name));
     onFilter({ ...emptied(others), state: "failed", grouped: checked && "1" });
   };
@@ -571,8 +570,7 @@ function Row({ row, known, index, isChosen, pick }) {
  * columns for them.
  */
 function StateNote({ row }) {
-  const isQueued = stateAt(row, useNow(isDelayed(row.state))) === "queued";
-  const next = !isQueued && nextRunOf(row);
+  const next = useJobState(row) !== "queued" && nextRunOf(row);
   const isRunning = row.status === "processing";
   const hasFailed = row.status === "failed" || row.attempts > 1;
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;

@@ -19,7 +19,7 @@ import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
-import { isDelayed, nextRunOf, stateAt, stateOf } from "../lib/states.js";
+import { nextRunOf, stateOf } from "../lib/states.js";
 import { rowsOf, totalsOf } from "../lib/waterfall.js";
 import { usePolling, useFetch } from "../lib/store.js";
 import {
@@ -32,7 +32,7 @@ import {
   useState,
 } from "../lib/ui.js";
 import { AttemptDetails, LastFailure, locationOf } from "../parts/attempts.js";
-import { Freshness, JobProgress, StateBadge } from "../parts/badge.js";
+import { Freshness, JobProgress, StateBadge, useJobState } from "../parts/badge.js";
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { actOnMany } from "../parts/bulk-actions.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
@@ -137,7 +137,7 @@ function JobDetails({ watch, job }) {
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
   const data = html`<${JobData} job=${job} />`;
-  const { word } = stateOf(stateAt(job, useNow(isDelayed(job.state))));
+  const { word } = stateOf(useJobState(job));
   useEffect(() => {
     const { workspace } = session.get();
     const words = [job.job_type, word.toLowerCase(), workspace?.name, "Minutehand"];
