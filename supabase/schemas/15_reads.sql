@@ -2115,15 +2115,14 @@ from (
       'read_only',
       'The database rejects writes, because default_transaction_read_only is on.[ The disk is '
         '{percent} % full, and Supabase sets it when the disk is full.]',
-      '[Run in one session: `set default_transaction_read_only = '
-        'off`; `{reset}`. If the dashboard of Supabase shows a full disk, enlarge the disk first.|'
-        'See in the dashboard of Supabase whether the disk is full. If it is, enlarge it. '
-        'Otherwise turn default_transaction_read_only off, whose value comes from the '
-        '{source}.|Free the disk{is_full} in one session of the SQL editor: `set '
-        'default_transaction_read_only = off`; `select '
-        'public.set_settings(''{"retention_days": {"completed": 7, "cancelled": 7, '
-        '"failed": 7}}'')`; `select public.run_maintenance(''{"budget_ms": 5000}'')` while it has '
-        'more; `vacuum full queue.job_events, public.job_logs, public.jobs`.]',
+      '[Run `begin; set transaction read write; {reset}; commit`. If the dashboard of Supabase '
+        'shows a full disk, enlarge the disk first.|See in the dashboard of Supabase whether the '
+        'disk is full. If it is, enlarge it. Otherwise turn default_transaction_read_only off, '
+        'whose value comes from the {source}.|Free the disk{is_full}. Run `begin; set transaction '
+        'read write; select public.set_settings(''{"retention_days": {"completed": 7, '
+        '"cancelled": 7, "failed": 7}}''); select public.run_maintenance(''{"budget_ms": '
+        '5000}''); commit` while it has more. Then run `vacuum full queue.job_events, '
+        'public.job_logs, public.jobs`.]',
       null,
       '/overview'
     ),

@@ -691,7 +691,7 @@ begin
                 else concat('role ', s.setrole::regrole, ' in database ' || quote_ident(d.datname))
               end
             ),
-            '`; `'
+            '; '
           )
           from pg_catalog.pg_db_role_setting as s
           left join pg_catalog.pg_database as d on d.oid = s.setdatabase

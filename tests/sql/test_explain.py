@@ -947,13 +947,15 @@ def test_a_read_only_database_is_not_said_to_have_a_full_disk(engine: Engine) ->
     engine.run(turn.format("set") + " = on")
     with engine.another_session() as session:
         known = session.findings()["read_only"]
+        session.run(remedy(known).split("`")[1])
         session.run("set default_transaction_read_only = off")
-        session.run(turn.format("reset"))
         fill_disk(session, 0.95)
         session.run("set default_transaction_read_only = on")
         full = session.findings()["read_only"]
+        for advised in remedy(full).split("`")[1::2]:
+            session.run(advised)
     assert "whose value comes from the session." in remedy(of_session)
-    assert f"off`; `{turn.format('reset')}`." in remedy(known)
+    assert f"read write; {turn.format('reset')}; commit`." in remedy(known)
     assert not re.search("retention|vacuum|Supabase sets", str([of_session, known]))
     assert " % full, and Supabase sets it when" in full["sentence"]
     assert "vacuum full" in remedy(full)

@@ -576,6 +576,12 @@ facts (rank, object, statement, undo) as (
         then format('alter %s set statement_timeout = ''8s''', s.target)
       when s.name like 'pgrst.%'
         then format('alter %s reset %s; notify pgrst, ''reload config''', s.target, s.name)
+      when lower(s.name) = 'default_transaction_read_only'
+        then format(
+          'begin; set transaction read write; alter %s reset %s; commit',
+          s.target,
+          s.name
+        )
       else format('alter %s reset %s', s.target, s.name)
     end
   from role_settings as s

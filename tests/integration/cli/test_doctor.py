@@ -215,6 +215,11 @@ BROKEN = [
         "alter function queue.planted rename to promote",
     ),
     (
+        *("engine", "fail", "read_only", "begin; set transaction read write; alter role"),
+        "alter role job_worker set default_transaction_read_only = on",
+        "alter role job_worker reset default_transaction_read_only",
+    ),
+    (
         *("engine", "fail", "1 rows break", "select * from public.workspace_members where"),
         "alter table workspace_members drop constraint workspace_members_workspace_id_fkey;"
         " insert into workspace_members (workspace_id, user_id)"
