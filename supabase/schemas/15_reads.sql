@@ -1493,8 +1493,10 @@ from (
         'grant',
         '[The policies of {policed} rejected a row ({code}). Correct the row or the policies.|The '
           'role of the connection, or the owner of a `security definer` function that it calls, '
-          'lacks a right on {object} ({code}). ][Call the functions of Minutehand instead, because '
-          '{own_object} belongs to it. `minutehand doctor` checks their rights.|If {shared_object} '
+          'lacks a right on {object} ({code}). ][If a function of yours uses {own_object}, which '
+          'belongs to Minutehand, make it `security definer` (`minutehand docs own-data`). '
+          'Otherwise call the functions of Minutehand, whose rights `minutehand doctor` '
+          'checks.|If {shared_object} '
           'belongs to Minutehand, call its functions instead. Otherwise grant that role the right.|'
           'Grant that role the right{is_granted}. If the table has row level security, the role '
           'also needs a policy, without which its reads are empty.|]'

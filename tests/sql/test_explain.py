@@ -731,7 +731,12 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     (
         "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": "permission denied for table leases"},
-        "because table leases belongs to it",
+        "Otherwise call the functions of Minutehand",
+    ),
+    (
+        "psycopg.errors.InsufficientPrivilege",
+        {"sqlstate": "42501", "message": "permission denied for schema queue"},
+        "make it `security definer`",
     ),
     (
         "psycopg.errors.InsufficientPrivilege",
