@@ -1800,7 +1800,7 @@ from (
         'hangs. Finished steps are kept. Then give the type a `timeout` below {shorter} if such '
         'calls should end earlier.|Find out what the call{is_silent} at {place} waits for, and '
         'give it a time limit. Then cancel and retry the job if it hangs. Finished steps are '
-        'kept.|If {usual} should suffice, check its log and the code at {place}.|If worker '
+        'kept.|If {usual} should suffice, check the code at {place}.|If worker '
         '{worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'

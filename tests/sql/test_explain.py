@@ -1431,7 +1431,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
     assert " 99 % of 20 jobs of its type ran for 1.1 s or less." in said["sentence"]
-    assert "If 1.1 s should suffice, check its log" in remedy(said)
+    assert "If 1.1 s should suffice, check the code" in remedy(said)
     engine.report(lease, pulse={"last": "end", "for_ms": 250_000, "memory_mb": 97})
     said = engine.explain(hangs)
     assert re.match(r"Its processor ended at [\d: -]+\+00, but its outcome", said["sentence"])

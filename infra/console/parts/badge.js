@@ -30,13 +30,12 @@ export const useJobState = (job) => stateAt(job, useNow(isDelayed(job.state)));
 /**
  * Shows a badge with the state of a job, or with the job's status if only the status is known. If a
  * finding is about the job, the badge shows it too, and a `compact` badge shows only the finding.
- * The page of a job knows the time `silentSince`, or null, and the trouble `known` before the
- * findings do.
+ * The page of a job knows the time `silentSince`, or null, before the findings do.
  */
-export function StateBadge({ job, silentSince, known, cancelling, compact, ...only }) {
+export function StateBadge({ job, silentSince, cancelling, compact, ...only }) {
   const state = useJobState(job ?? only);
   const { status } = job ?? only;
-  const trouble = useTrouble(job, status, state, silentSince) || known;
+  const trouble = useTrouble(job, status, state, silentSince);
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
   return html`<span class="badge" data-tone=${trouble ? "waiting" : tone} data-status=${status}>

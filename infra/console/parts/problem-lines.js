@@ -37,6 +37,19 @@ function failureLine(group, retrying) {
 }
 
 /**
+ * Return the steps of advice. If the name of a type without a worker is similar to that of a type
+ * whose jobs fail now, the step with this name says so.
+ */
+export function warned(next, groups, attention = []) {
+  const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
+  const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
+  const warning = near ? ` But jobs of ${near} fail now.` : "";
+  return next?.map((step) =>
+    /misspelt/.test(step.words) ? { ...step, words: step.words + warning } : step,
+  );
+}
+
+/**
  * Return the lines of all problems, those with most jobs first. A failed job counts as two. Jobs
  * that retry have the same tone as failed jobs. The address of the list of the jobs of a line is its
  * `path`, and so no step has an address of a list.
@@ -52,8 +65,6 @@ function linesOf(findings, attention = []) {
   const merged = failures.map(({ retrying }) => retrying);
   const size = ({ verdict, jobs, tone }) =>
     verdict === "fail" ? Infinity : (jobs ?? -1) * (tone === "failed" ? 2 : 1);
-  // a type without a worker may have a similar name as another type, whose jobs may fail
-  const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
   return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
     .map((line) => {
       const groups = attention.filter((group) =>
@@ -61,7 +72,6 @@ function linesOf(findings, attention = []) {
           ? group.reason === line.reason
           : [line.key, line.retrying?.key].includes(keyOf(group)),
       );
-      const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
       const types = new Set(groups.map((group) => group.job_type));
       const list = { state: "attention", ...(types.size === 1 && { job_type: [...types][0] }) };
       return {
@@ -71,14 +81,11 @@ function linesOf(findings, attention = []) {
             line.jobs === 1
               ? `/jobs/${groups[0].job_ids[0]}`
               : `/jobs?${new URLSearchParams(list)}`,
-          next: line.next?.map((step) => ({
+          next: warned(line.next, groups, attention)?.map((step) => ({
             ...step,
             path: step.path?.startsWith("/jobs?") ? null : step.path,
           })),
         }),
-        sentence: near
-          ? `${line.sentence.replace(/ Did you mean \S+\?$/, "")} Misspelt ${near}? Jobs of ${near} are failing too.`
-          : line.sentence,
         tone:
           line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
         groups,

@@ -1,7 +1,7 @@
 // Page of one job. The page shows the job's state with an explanation, the job's history and data,
 // and buttons for actions.
 
-import { jobs as api, session, supabase } from "../api.js";
+import { jobs as api, problems, session, supabase } from "../api.js";
 import {
   atLeast,
   capitalize,
@@ -21,7 +21,7 @@ import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { nextRunOf, stateOf } from "../lib/states.js";
 import { rowsOf, totalsOf } from "../lib/waterfall.js";
-import { usePolling, useFetch } from "../lib/store.js";
+import { usePolling, useFetch, useStore } from "../lib/store.js";
 import {
   hooks,
   html,
@@ -40,6 +40,7 @@ import { Steps } from "../parts/holders.js";
 import { JobLog, useFollow } from "../parts/job-log.js";
 import { RunTime } from "../parts/job-monitor.js";
 import { useRefresh } from "../parts/live.js";
+import { warned } from "../parts/problem-lines.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";
@@ -158,7 +159,6 @@ function JobDetails({ watch, job }) {
           ${job.job_type} <${StateBadge}
             job=${job}
             silentSince=${silentSince}
-            known=${pace && explanation.data.usual && "long"}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
         <p class="muted clamp wrap">${job.glimpse}</p>
@@ -253,7 +253,7 @@ function JobDetails({ watch, job }) {
 }
 
 /** Least growth of the percentage that shows a pace, because the database rounds it to 0.1. */
-const MIN_GROWTH = 1;
+const MIN_GROWTH = 0.5;
 
 /**
  * Shows when a job ends, if its progress continues at the pace between the first and the last report
@@ -360,20 +360,25 @@ function Explained({ explained, job, update, pace, remedies }) {
   const box = useFocusKeeper();
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
+  const { attention = [] } = useStore(problems);
+  const similar = attention.filter(
+    ({ kind, job_type: type }) => kind === "no_worker" && type === job.job_type,
+  );
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
   const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
   const isHidden = job.status === "completed" && !explanation.next?.length;
+  // a job that sends updates is not stuck, however long it has run
   const isStuck =
     ["no_worker", "no_processor"].includes(explanation.reason) ||
-    (job.status === "processing" && explanation.next?.some(({ kind }) => kind === "act"));
+    (job.status === "processing" && !pace && explanation.next?.some(({ kind }) => kind === "act"));
   return html`<div
     class=${isHidden ? "hidden" : "explain"}
     data-tone=${isStuck ? "waiting" : undefined}
     ref=${box}
     aria-live="polite">
     <p class="clamp">
-      <span class=${isStuck && !pace ? "strong" : undefined}>
+      <span class=${isStuck ? "strong" : undefined}>
         ${
           update
             ? html`<${Verdict}
@@ -393,7 +398,7 @@ function Explained({ explained, job, update, pace, remedies }) {
       }
     </p>
     <${Steps}
-      next=${explanation.next}
+      next=${warned(explanation.next, similar, attention)}
       here=${`/jobs/${job.id}`}
       buttonOf=${(words) => remedies.find(({ step }) => step.test(words))?.button} />
     ${explanation.outlook && html`<p class="muted"><${Sentence} text=${explanation.outlook} /></p>`}
