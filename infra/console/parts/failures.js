@@ -47,7 +47,7 @@ export function Failures({ workspaceId, filter: { job_type: type, search = "" } 
     await actOnMany({
       workspaceId,
       action: "retry",
-      filter: { job_type, ...(print && { error_fingerprint: print }) },
+      filter: { job_type, state: ["failed"], ...(print && { error_fingerprint: print }) },
     });
     read.refresh();
   };

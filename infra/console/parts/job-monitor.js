@@ -42,18 +42,10 @@ const HEADS = {
   Id: "c-id",
 };
 
-/** Return whether the ids of the jobs that need attention include a job, or it has failed. */
-const isInTrouble = (row, groups) => groups.has(row.id) || /^(failed|retrying)$/.test(row.state);
-
-/**
- * Functions that sort the jobs: the oldest first, the longest first, or those in trouble first. The
- * page's address contains the name.
- */
+/** Functions that sort the jobs: the oldest or the longest first. The address has the name. */
 const SORTS = {
   created: (rows) => rows.toReversed(),
   duration: (rows) => rows.toSorted((one, other) => (runMsOf(other) || 0) - (runMsOf(one) || 0)),
-  trouble: (rows, groups) =>
-    rows.toSorted((one, other) => isInTrouble(other, groups) - isInTrouble(one, groups)),
 };
 
 /** Return a filter that removes these fields from the address. */
@@ -97,12 +89,10 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
   const canSort = state.isAll && !isGrouped && rows.length > 1;
-  const isTroubleFirst = sort === "trouble" && !isGrouped;
-  // without an order, the newest first; jobs in trouble can also be the first of those loaded
-  const order = (canSort || isTroubleFirst) && SORTS[sort];
+  const order = canSort && SORTS[sort];
   const lines = useMemo(() => {
     if (isGrouped) return groupRows(rows, groups, distinct, isPart, problemLines, advised);
-    return (order ? order(rows, groups) : rows).map((row) => ({ row }));
+    return (order ? order(rows) : rows).map((row) => ({ row }));
   }, [rows, groups, order, advised]);
   const head = (name, of) => {
     const column = name.toLowerCase();
@@ -218,18 +208,6 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
         filter=${filter}
         isByError=${isByError}
         onFilter=${onFilter} />
-      ${
-        isShown &&
-        !isGrouped &&
-        (isTroubleFirst || inTrouble > 0) &&
-        html`<button
-          type="button"
-          class="toggle"
-          aria-pressed=${isTroubleFirst}
-          onClick=${() => onFilter({ sort: isTroubleFirst ? "" : "trouble" })}>
-          Trouble first
-        </button>`
-      }
       ${!isByError && html`<${Chips} filter=${filter} onFilter=${onFilter} />`}
       ${
         filter.state === "failed" &&
