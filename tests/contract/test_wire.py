@@ -49,6 +49,7 @@ LEFT_OUT = {
     "run": {"ended", "refused"},
     "lease_jobs": {"size"},
     "report_jobs": {"output"},
+    "settle_jobs": {"error"},
     "event_feed": {"reset"},
 }
 

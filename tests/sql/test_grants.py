@@ -125,8 +125,8 @@ def test_what_differs_from_the_release_is_named(engine: Engine, part: int) -> No
                     made.append(fault)
                     break
         found = differences(engine)
-        for each in found:
-            engine.run(each.fix)
+        for each in found:  # a statement that is a transaction of its own would end this one
+            engine.run(each.fix.removeprefix("begin; ").removesuffix("; commit"))
         left = differences(engine)
 
     assert [fault.kind for fault in made] == kinds
