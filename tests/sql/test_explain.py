@@ -1416,7 +1416,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     words = remedy(found)
     assert f", {listed['seen']}." in found["sentence"]
     assert words.startswith("Find out what the call in its step write at all.py:134 waits for")
-    assert "count as silent 2 min" in found["next"][1]["words"]
+    assert "count as silent 1 min" in found["next"][1]["words"]
     assert remedy_command(found) == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
