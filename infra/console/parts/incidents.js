@@ -127,8 +127,8 @@ export function Incidents({ workspace, isApp }) {
   const isListed = ({ groups }) => groups?.length > 0 && isAttention(here);
   const first = lines.filter((line) => !isListed(line)).slice(0, isPhone() ? 1 : 3);
   const rest = lines.filter((line) => !first.includes(line));
-  const fold = (isOpen, flip, words, names, of) =>
-    foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip, of);
+  const fold = (isOpen, flip, words, names) =>
+    foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
   // a sentence changes with the number of its jobs, which must not close an open problem
   const show = (line) =>
     html`<${Problem}
@@ -157,7 +157,7 @@ export function Incidents({ workspace, isApp }) {
                   !isAll && namesOf(rest),
                 )
               }
-              ${first.length > 0 && fold(true, () => collapse(lines.map(idOf)), "Collapse", "", "collapse")}
+              ${first.length > 0 && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
             </div>
           `
     }
@@ -166,9 +166,6 @@ export function Incidents({ workspace, isApp }) {
 
 /** Return whether a page is the list of the jobs that need attention. */
 const isAttention = (here) => here.startsWith("/jobs?state=attention");
-
-/** What a job and others have in common, by the kind of their group. */
-const SAME = { no_worker: "no worker", silent: "silent" };
 
 /**
  * Shows one problem in a line with a link, and on request all that is known, what to do, and
@@ -200,7 +197,7 @@ function Problem({ line, here, workspaceId }) {
     <p class=${classes("problem-words", hasMore && "cut")}>
       ${
         own
-          ? `This job and ${pluralize(others, "other")}: ${SAME[own] ?? "the same error"}.`
+          ? `This job and ${pluralize(others, "other")}: ${/^(no_worker|silent)$/.test(own) ? own.replace("_", " ") : "the same error"}.`
           : html`<span class="strong"><${Sentence} text=${subject} isShort /></span>
               ${" "}<span class="rest"
                 ><${Sentence} text=${count} isShort />${cause && html` · <${Sentence} text=${cause} isShort />`}</span

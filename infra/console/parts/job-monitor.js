@@ -154,6 +154,8 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     setAdvised((now) =>
       now.get(keyOf(group)) === count ? now : new Map([...now, [keyOf(group), count]]),
     );
+  const remedyOf = (group, jobs) =>
+    html`<${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />`;
   const draw = ([{ row, group, jobs, advice, nth }, index]) =>
     nth !== undefined
       ? html`<${AdviceRow}
@@ -162,6 +164,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           tone=${group.error ? "failed" : "waiting"}
           index=${index}
           here=${listOf(filter)}
+          buttons=${group.nearest ? [remedyOf(group)] : []}
           setRows=${(count) => setRows(group, count)} />`
       : row
         ? html`<${Row}
@@ -183,8 +186,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           isChosen=${jobs.every(({ id }) => chosen.has(id))}
           isPartChosen=${jobs.some(({ id }) => chosen.has(id))}
           toggle=${toggle}
-          workspaceId=${workspaceId}
-          done=${done} />`;
+          button=${!(advice && group.nearest) && remedyOf(group, jobs)} />`;
   const tabs = html`<${Tabs}
     key="tabs"
     counts=${state.counts}
@@ -278,7 +280,6 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
       html`<p class="muted small foot num">
         ${pluralize(rows.length, "job")}
         ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
-        ${SORTS[sort] && !order && !isGrouped && `, sorted by ${sort} only once all are loaded`}
         ${
           !filter.state &&
           inTrouble > 0 &&
@@ -420,14 +421,6 @@ const textsOf = (row, known) => [
 /** Number of jobs that a large group shows until a person opens it. */
 const CLOSED = 5;
 
-/** Text before the time `since` of a group, by the kind of the group. */
-const SINCE = {
-  silent: "oldest update",
-  no_worker: "oldest",
-  retrying: "oldest start",
-  failed: "first",
-};
-
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead({
   group,
@@ -440,8 +433,7 @@ function GroupHead({
   toggle,
   isAdvised,
   advise,
-  workspaceId,
-  done,
+  button,
 }) {
   const { kind, job_type: type, more, error, seen, since } = group;
   const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
@@ -478,9 +470,9 @@ function GroupHead({
         <span class=${classes("job-note", error && "bad")} title=${error ?? place}>
           ${error ?? (place && html`<${Sentence} text=${place} isShort />`)}
         </span>
-        ${since && html`<span class="small muted since">${SINCE[kind]} <${When} at=${since} /></span>`}
+        ${since && html`<span class="small muted since">oldest <${When} at=${since} /></span>`}
         ${advise && foldButton("What to do", isAdvised, () => advise(!isAdvised))}
-        <${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />
+        ${button}
       </div>
     </th>
   </tr>`;
@@ -490,7 +482,7 @@ function GroupHead({
  * Row below the heading of a group. All rows have the same height, so the advice in the first of
  * these rows covers the other ones.
  */
-function AdviceRow({ advice, tone, index, here, setRows }) {
+function AdviceRow({ advice, tone, index, here, buttons, setRows }) {
   const measure = (box) => box && setRows(Math.ceil(box.offsetHeight / rowHeight()));
   return html`<tr class="group-row advice-row" aria-rowindex=${index + 2} data-tone=${tone}>
     <td class="c-check"></td>
@@ -498,7 +490,7 @@ function AdviceRow({ advice, tone, index, here, setRows }) {
       ${
         advice &&
         html`<div class="group-head advice" ref=${measure}>
-          <div><${Advice} line=${advice} here=${here} /></div>
+          <div><${Advice} line=${advice} here=${here} buttons=${buttons} /></div>
         </div>`
       }
     </td>

@@ -36,17 +36,21 @@ function failureLine(group, retrying) {
   };
 }
 
+const isGuess = ({ words }) => /misspelt/.test(words);
+
 /**
  * Return the steps of advice. If the name of a type without a worker is similar to that of a type
- * whose jobs fail now, the step with this name says so.
+ * whose jobs fail now, the step with this name is the last and says so.
  */
 export function warned(next, groups, attention = []) {
   const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
   const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
-  const warning = near ? ` But jobs of ${near} fail now.` : "";
-  return next?.map((step) =>
-    /misspelt/.test(step.words) ? { ...step, words: step.words + warning } : step,
-  );
+  if (!near || !next) return next;
+  const [guesses, others] = [true, false].map((is) => next.filter((step) => isGuess(step) === is));
+  return [
+    ...others.map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") })),
+    ...guesses.map((step) => ({ ...step, words: `${step.words} But jobs of ${near} fail now.` })),
+  ];
 }
 
 /**
@@ -139,9 +143,14 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
   const age = (words, format = (at, now) => roughly(now - Date.parse(at))) =>
     html`${jobs > 1 ? words : ""} <${Age} at=${since} format=${format} />`;
   if (kind === "no_worker")
-    return { subject, count: `no worker · ${named} waiting`, time: age("oldest") };
+    return { subject, count: `no worker, ${named} waiting`, time: age("oldest") };
   if (kind === "silent")
-    return { subject, count: `${named} silent`, time: age("longest"), cause: seen };
+    return {
+      subject,
+      count: `${named} silent`,
+      time: age("longest"),
+      cause: seen?.replace("its ", ""),
+    };
   const [failed, retry] = ["failed", "retrying"].map((name) =>
     groups.find((one) => one.kind === name),
   );
@@ -164,9 +173,9 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
  * current page `here` or to the page `shown`.
  */
 export function Advice({ line: { cause, next, groups }, here, shown, buttons }) {
-  const isFirst = groups?.[0]?.kind === "no_worker";
+  const isUnserved = groups?.[0]?.kind === "no_worker";
   const buttonOf = (words, index, { length }) =>
-    buttons?.length > 0 && index === (isFirst ? 0 : length - 1) && buttons;
+    buttons?.length > 0 && (isUnserved ? isGuess({ words }) : index === length - 1) && buttons;
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
     <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />

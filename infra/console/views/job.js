@@ -311,7 +311,7 @@ function Pace({ from, limit, most, others }) {
     text=${
       times < 1
         ? `Running as usual: ${time} so far, ${most} in ${others}.`
-        : `Still reporting after ${time}, ${longer} ${others} (${most}).`
+        : `It has run for ${time}, ${longer} ${others} (${most}).`
     } />`;
 }
 
@@ -323,9 +323,12 @@ function Verdict({ update, sentence, data: { sign, step }, pace }) {
       update.silent
         ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
             <${Sentence} text=${sentence.split(sign)[1]} />`
-        : html`${pace && html`<span class="strong"><${Pace} ...${pace} /></span> `}It ${DID[update.kind] ?? "sent an update"} ${
-            isNow ? "just now" : html`<${When} at=${update.at} />`
-          }${step && `, in its step ${step}`}.`
+        : html`<span class=${pace ? "strong" : undefined}>
+              It ${DID[update.kind] ?? "sent an update"} ${
+                isNow ? "just now" : html`<${When} at=${update.at} />`
+              }${step && `, in its step ${step}`}.</span
+            >
+            ${pace && html` <${Pace} ...${pace} />`}`
     }
   </span>`;
 }
@@ -361,9 +364,7 @@ function Explained({ explained, job, update, pace, remedies }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   const { attention = [] } = useStore(problems);
-  const similar = attention.filter(
-    ({ kind, job_type: type }) => kind === "no_worker" && type === job.job_type,
-  );
+  const groups = attention.filter((group) => group.job_type === job.job_type);
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
   const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
@@ -398,7 +399,7 @@ function Explained({ explained, job, update, pace, remedies }) {
       }
     </p>
     <${Steps}
-      next=${warned(explanation.next, similar, attention)}
+      next=${warned(explanation.next, groups, attention)}
       here=${`/jobs/${job.id}`}
       buttonOf=${(words) => remedies.find(({ step }) => step.test(words))?.button} />
     ${explanation.outlook && html`<p class="muted"><${Sentence} text=${explanation.outlook} /></p>`}

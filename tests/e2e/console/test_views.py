@@ -338,7 +338,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     place = page.locator(".group-head", has_text="silent").locator(".job-note")
     expect(place).to_have_text("in its step mail at invoices.py:42")
     bar = page.locator(".incidents")
-    unserved = f"{worker.job_type}s: no worker · 1 job waiting"
+    unserved = f"{worker.job_type}s: no worker, 1 job waiting"
     names = f"2 problems · {unserved} · {worker.job_type}: 1 job silent"
     expect(bar.locator(".folds")).to_have_text(names)  # the list has them
     heads = page.locator(".group-head > .strong")
@@ -358,6 +358,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     page.locator(".group-row input").last.focus()
     page.keyboard.press("j")
     expect(page.locator("tr[data-status=processing] input")).to_be_focused()
+    fold.click()
     click(page, f"Enqueue again as {worker.job_type}")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"{worker.job_type} is the nearest name that a worker has")
