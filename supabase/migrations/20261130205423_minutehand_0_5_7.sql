@@ -4996,7 +4996,7 @@ $$;
 -- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
 -- each of up to 70 turns the first 20 ready jobs. The turns are those of such jobs, and of types
 -- whose attempts failed in the last hour. A running job is silent if the time since its last update
--- exceeds both two minutes and the duration of 99 % of the jobs of its type. If too few jobs of the
+-- exceeds both a minute and the duration of 99 % of the jobs of its type. If too few jobs of the
 -- type have ended, a job is silent after ten minutes. If an operator pauses a queue or a job type
 -- for all workspaces, the pause is a finding in each workspace that has due jobs there.
 create or replace function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
@@ -5347,12 +5347,12 @@ from (
       offset 0 -- few jobs are silent, so find them before the join with queue.lanes
     ) as o
     join queue.lanes as n on n.lane = o.lane
-    where o.since < p_now - interval '2 minutes'
+    where o.since < p_now - interval '1 minute'
   ) as l
   group by 1
 ) as s
 cross join lateral greatest(
-  120000,
+  60000,
   coalesce(
     queue.usual_ms(
       coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000'),
