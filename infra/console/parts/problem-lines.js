@@ -49,7 +49,10 @@ export function warned(next, groups, attention = []) {
   const [guesses, others] = [true, false].map((is) => next.filter((step) => isGuess(step) === is));
   return [
     ...others.map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") })),
-    ...guesses.map((step) => ({ ...step, words: `${step.words} But jobs of ${near} fail now.` })),
+    ...guesses.map((step) => ({
+      ...step,
+      words: `${step.words} But some jobs of ${near} failed.`,
+    })),
   ];
 }
 
