@@ -107,8 +107,9 @@ const AGED = /(since|reported at|started at) $/;
 
 /**
  * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
- * full time. `since` and a time become `for` and a duration, and `reported at` or
- * `started at` and a time become `reported` or `started` and an age. If `isShort` is true, lines of code have no folders.
+ * full time. `since` and a time become `for` and a duration, and `reported at` or `started at` and a
+ * time become `reported` or `started` and an age. If `isShort` is true, lines of code have no
+ * folders.
  */
 export const Sentence = ({ text, isShort = false }) =>
   String(text ?? "")
