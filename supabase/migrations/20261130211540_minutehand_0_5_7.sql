@@ -4149,29 +4149,25 @@ comment on function public.explain_job is
 
 select queue.allow('authenticated, service_role', 'public.explain_job');
 
--- Return how many jobs of a type completed or failed in the last day, and the durations in
--- milliseconds that half of them and 99 % of them did not exceed. The durations are the ends of
--- their ranges in the histogram, rounded up as queue.length_in_words shows them.
+-- Return how many jobs of a type completed or failed in the last day, and the duration in
+-- milliseconds that 99 % of them did not exceed. The duration is the end of its range in the
+-- histogram, rounded up as queue.length_in_words shows it.
 create or replace function queue.run_times(p_workspace_id uuid, p_job_type text, p_now timestamptz)
-returns table (jobs bigint, half_ms double precision, most_ms double precision)
+returns table (jobs bigint, most_ms double precision)
 language sql stable
 set search_path = ''
 as $$
-select
-  max(o.jobs),
-  min(r.ms) filter (where q.name = 'p50_ms'),
-  min(r.ms) filter (where q.name = 'p99_ms')
+select o.jobs, r.ms
 from (
   select
     sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) as jobs,
-    queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))) as times
+    queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))) ->> 'p99_ms' as middle
   from queue.stats as s
   where s.workspace_id = p_workspace_id
     and s.at > p_now - interval '1 day'
     and s.job_type = p_job_type
 ) as o
-cross join lateral jsonb_each_text(o.times) as q (name, middle)
-cross join lateral (values ((q.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
+cross join lateral (values ((o.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
 cross join lateral (
   select ceil(e.ms / u.size) * u.size as ms
   from (
@@ -4202,7 +4198,6 @@ $$;
 -- Describe the run times of a type in the last day. Fields without a value are null.
 -- of_jobs: Number of jobs that completed or failed, as text.
 -- typical, typical_ms: Duration that 99 % of at least 20 jobs did not exceed.
--- half: Duration that half of these jobs did not exceed, if it differs from typical.
 -- longest: Duration that none of fewer than 20 jobs exceeded.
 -- longest_ms: The same, if at least 5 jobs ended. Fewer jobs do not show how long a job may run.
 create or replace function queue.run_times_in_words(
@@ -4221,15 +4216,12 @@ select jsonb_build_object('of_jobs', t.jobs || case t.jobs when 1 then ' job' el
       'longest_ms', case when t.jobs >= 5 then t.most_ms end
     )
     else jsonb_build_object(
-      'half', nullif(w.half, w.most),
       'typical', w.most,
       'typical_ms', t.most_ms
     )
   end
 from queue.run_times(p_workspace_id, p_job_type, p_now) as t
-cross join lateral (
-  values (queue.length_in_words(t.half_ms), queue.length_in_words(t.most_ms))
-) as w (half, most)
+cross join lateral queue.length_in_words(t.most_ms) as w (most)
 $$;
 
 -- Return the number of due jobs for each reason why due jobs have not started. The reasons are
