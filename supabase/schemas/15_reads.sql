@@ -2277,16 +2277,15 @@ from (
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what the call '
         '{shared} waits for, and give it a time limit.|Find out what the call that hangs waits '
-        'for, and give it a time limit.] [Of the jobs of {many}, the one silent the longest|The '
-        'job]:',
+        'for, and give it a time limit.] [The job of {many} that is silent the longest|The job]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
     (
       'silent_jobs',
       null,
-      'Then cancel and retry [those of {many} that hang|the job if it hangs]. Finished steps are '
-        'kept. Jobs of {job_type} count as silent {limit} after their last update.',
+      'Then cancel and retry [the jobs of {many} that hang|the job if it hangs]. Finished steps '
+        'are kept. Jobs of {job_type} count as silent {limit} after their last update.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -2295,7 +2294,7 @@ from (
       '[{at_least}]{count} of {job_type} are retrying: {error}. Attempts used: {used}[, the next '
         'due from {next_at} to {last_at}|, the next due at {next_at}|]. The first job started at '
         '{since}.',
-      'Then run these jobs now, or wait.',
+      'Then run these jobs now, or wait for their next attempts.',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),

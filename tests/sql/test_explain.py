@@ -564,7 +564,7 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     )
     assert [step["words"] for step in shown["next"]] == [
         "Correct what the error names.",
-        "Then run these jobs now, or wait.",
+        "Then run these jobs now, or wait for their next attempts.",
     ]
     assert (listed["workspace_id"], listed["kind"], listed["jobs"]) == (ACME, "retrying", 7)
     assert sorted(listed["job_ids"]) == sorted(ids)
