@@ -2461,8 +2461,9 @@ $$;
 -- p_advice. Values of p_with replace the placeholders. A sentence or an advice is omitted if p_with
 -- lacks a value outside of brackets, or a value for each of several alternatives. The kind of an
 -- advice is none if there is nothing to do, wait if there is nothing to do for some time, and
--- otherwise act. If the worker keys were revoked (revoked_at), or the database is read-only
--- (is_read_only), advice that a job continues later is omitted.
+-- otherwise act. The guess of an advice is the similar name that it suggests. If the worker keys
+-- were revoked (revoked_at), or the database is read-only (is_read_only), advice that a job
+-- continues later is omitted.
 -- p_advice: Null for the advice of p_reason.
 create function queue.render_guidance(
   p_reason text,
@@ -2486,7 +2487,8 @@ with texts as (
       ('sentence', a.sentence),
       ('words', a.words),
       ('command', 'minutehand ' || a.command),
-      ('path', coalesce(a.path, '/jobs/{job_id}'))
+      ('path', coalesce(a.path, '/jobs/{job_id}')),
+      ('guess', substring(a.words from '\{nearest\}'))
   ) as t (name, text)
   cross join lateral ( -- every second part is the text between two brackets
     select
@@ -2976,7 +2978,8 @@ from (values (to_regrole('job_worker'))) as r (role)
 join pg_catalog.pg_proc as f on f.oid = p_function
 $$;
 
--- Return the names of the triggers of public.jobs and public.job_logs that are not the engine's.
+-- Return the names of the triggers that run when a job or a log line is added or changed, and that
+-- are not the engine's.
 create function queue.own_triggers()
 returns text
 language sql stable
@@ -2988,6 +2991,7 @@ join pg_catalog.pg_proc as f on f.oid = t.tgfoid
 where t.tgrelid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
   and not t.tgisinternal
   and t.tgenabled <> 'D'
+  and t.tgtype & 20 <> 0 -- for inserts or updates
   and f.pronamespace <> 'queue'::regnamespace
 $$;
 
@@ -4534,8 +4538,8 @@ $$;
 comment on function public.explain_job is
   'Why a job waits and what blocks it: {job_id, status, reason, sentence, since, cause, '
   'held_by: {kind, holder, since, until, waiting, more, act}, next: [{kind, words, command, '
-  'path}], outlook, data, estimated_start_at, abandoned_at}. The kind of a step is act, wait or '
-  'none. outlook is the time at which the timeout stops a running job, and what follows. '
+  'path, guess}], outlook, data, estimated_start_at, abandoned_at}. The kind of a step is act, '
+  'wait or none. outlook is the time at which the timeout stops a running job, and what follows. '
   'abandoned_at is the code location of a stopped processor that still runs. An error with the '
   'status 503 if a table of the queue is locked.';
 select queue.allow('authenticated, service_role', 'public.explain_job');

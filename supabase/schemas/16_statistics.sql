@@ -2031,9 +2031,9 @@ $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next_at, '
-  'next: [{kind, words, command, path}]}], attention: [{workspace_id, kind, job_type, jobs, more, '
-  'job_ids, since, error, print, next, nearest, seen, reason}], holders: [{jobs, more, since, '
-  'kind, reason, sentence, cause, next, holder, job_id, job_types, keys}], backlog, '
+  'next: [{kind, words, command, path, guess}]}], attention: [{workspace_id, kind, job_type, jobs, '
+  'more, job_ids, since, error, print, next, nearest, seen, reason}], holders: [{jobs, more, '
+  'since, kind, reason, sentence, cause, next, holder, job_id, job_types, keys}], backlog, '
   'last_tick_seconds}. silent has the time of the last update of each silent job, unserved the job '
   'types that no worker serves. attention has up to 200 ids of the jobs that are silent, have '
   'no_worker, are retrying or failed in the last hour. print: identifies the error, and ends the '

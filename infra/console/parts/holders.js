@@ -62,6 +62,24 @@ export function Steps({ next, here, shown, buttonOf }) {
   </div>`;
 }
 
+/**
+ * Return the steps of advice. If the name of a type without a worker is similar to that of a type
+ * whose jobs fail now, the step with this name is the last and says so.
+ */
+export function warned(next, groups, attention = []) {
+  const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
+  const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
+  if (!near || !next) return next;
+  return [
+    ...next
+      .filter(({ guess }) => !guess)
+      .map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") })),
+    ...next
+      .filter(({ guess }) => guess)
+      .map((step) => ({ ...step, words: `${step.words} But some jobs of ${near} failed.` })),
+  ];
+}
+
 const HOLDER_COLUMNS = [
   heading(
     "Type",
@@ -86,11 +104,17 @@ const HOLDER_COLUMNS = [
  * other jobs. The holder that blocks most jobs comes first. If there are no holders, there is no
  * card.
  */
-export function Holders({ holders }) {
+export function Holders({ holders, attention = [] }) {
   if (!holders?.length) return null;
+  const rows = holders.map((holder) => {
+    const groups = attention.filter(
+      ({ kind, job_type: type }) => kind === "no_worker" && holder.job_types.includes(type),
+    );
+    return { ...holder, next: warned(holder.next, groups, attention) };
+  });
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;
   return html`<section class="card" aria-labelledby="h-held">
     <h2 id="h-held">Why jobs wait</h2>
-    ${table({ label: "Why jobs wait", rows: holders, key, cards: true }, HOLDER_COLUMNS)}
+    ${table({ label: "Why jobs wait", rows, key, cards: true }, HOLDER_COLUMNS)}
   </section>`;
 }

@@ -5,7 +5,7 @@ import { problems } from "../api.js";
 import { pluralize, relative, roughly } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
-import { Steps } from "./holders.js";
+import { Steps, warned } from "./holders.js";
 import { Age } from "./when.js";
 
 /** Return a sentence about a group of `attention` whose jobs failed. */
@@ -34,26 +34,6 @@ function failureLine(group, retrying) {
     since,
     next_at: retrying?.next_at,
   };
-}
-
-const isGuess = ({ words }) => /misspelt/.test(words);
-
-/**
- * Return the steps of advice. If the name of a type without a worker is similar to that of a type
- * whose jobs fail now, the step with this name is the last and says so.
- */
-export function warned(next, groups, attention = []) {
-  const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
-  const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
-  if (!near || !next) return next;
-  const [guesses, others] = [true, false].map((is) => next.filter((step) => isGuess(step) === is));
-  return [
-    ...others.map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") })),
-    ...guesses.map((step) => ({
-      ...step,
-      words: `${step.words} But some jobs of ${near} failed.`,
-    })),
-  ];
 }
 
 /**
@@ -177,8 +157,10 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
  */
 export function Advice({ line: { cause, next, groups }, here, shown, buttons }) {
   const isUnserved = groups?.[0]?.kind === "no_worker";
-  const buttonOf = (words, index, { length }) =>
-    buttons?.length > 0 && (isUnserved ? isGuess({ words }) : index === length - 1) && buttons;
+  const buttonOf = (words, index, steps) =>
+    buttons?.length > 0 &&
+    (isUnserved ? steps[index].guess : index === steps.length - 1) &&
+    buttons;
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
     <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />

@@ -36,11 +36,10 @@ import { Freshness, JobProgress, StateBadge, useJobState } from "../parts/badge.
 import { copy, CopyId, JsonView } from "../parts/copy.js";
 import { actOnMany } from "../parts/bulk-actions.js";
 import { ActionButton, useFocusKeeper } from "../parts/dialog.js";
-import { Steps } from "../parts/holders.js";
+import { Steps, warned } from "../parts/holders.js";
 import { JobLog, useFollow } from "../parts/job-log.js";
 import { RunTime } from "../parts/job-monitor.js";
 import { useRefresh } from "../parts/live.js";
-import { warned } from "../parts/problem-lines.js";
 import { Question } from "../parts/question.js";
 import { ReplayDialog } from "../parts/replay.js";
 import { Stale, Placeholder } from "../parts/states-of-view.js";

@@ -63,7 +63,7 @@ export default function Overview({ workspace }) {
     ${
       stats.value
         ? html`<${Stats} stats=${stats.value} range=${range}>
-          <${Holders} holders=${explained.value?.holders} />
+          <${Holders} ...${explained.value} />
         <//>`
         : html`<${Placeholder} of=${stats} what="the statistics" />`
     }

@@ -568,13 +568,10 @@ def enqueue(target: Target) -> CheckResult:
             text, error, attempt = failed
             message = str(error).partition("\n")[0]
             cause = trial.find_cause(attempt, "jobs", "job_logs") or find_grant(target, message)
-            if isinstance(error, psycopg.errors.QueryCanceled):
-                cause = cause or slow_triggers(target)
             if cause or not isinstance(error, NotLeased):
-                return fail(f"a trial job of the type {text}{message}", cause)
+                return fail(f"a trial job of the type {text}{message}", cause or trial.untried)
         if slow:
-            # the locks of running workers may prevent a trial without a trigger
-            cause = trial.find_cause(slow[1], "jobs", "job_logs") or slow_triggers(target)
+            cause = trial.find_cause(slow[1], "jobs", "job_logs") or trial.untried
             if cause:
                 return warn(f"a trial job of the type {slow[0]}", cause)
         attempt = partial(trial.attempt, partial(trial.run, TRIAL_TENANT))
@@ -620,12 +617,6 @@ def find_grant(target: Target, message: str) -> str | None:
     return target.query(GRANT.format(name[1]))[0][0] if name else None
 
 
-def slow_triggers(target: Target) -> str | None:
-    """Return the advice to check the triggers that are not the engine's, or None without one."""
-    [(names,)] = target.query("select queue.own_triggers()")
-    return names and f"check whether these triggers of jobs or logs take long: {names}"
-
-
 class NotLeased(psycopg.Error):
     """No lease returned a job. A limit, a pause or a trigger of the project prevents the lease."""
 
@@ -639,6 +630,8 @@ class Trial:
         self._owner, self._schemas, self._workspace = owner, schemas, workspace
         #: The step of the trial job that runs now, or that failed.
         self.step = "created"
+        #: What a person can try if locks of running workers prevented the search for a cause.
+        self.untried: str | None = None
         owner.execute("select set_config('request.jwt.claims', %s, true)", [claims])
 
     def run(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -685,19 +678,21 @@ class Trial:
     def find_cause(self, attempt: Callable[[], psycopg.Error | None], *tables: str) -> str | None:
         """Find the project's rules of tables without which the attempt succeeds."""
         rows = self.run(OWN_RULES, [*tables])
-        owner, triggers = self._owner, [str(row[0]) for row in rows]
+        owner, rules = self._owner, [str(row[0]) for row in rows]
         # use short timeouts, because each trial locks a table and all callers wait for the lock
         owner.execute("set local lock_timeout = '300ms'; set local statement_timeout = '300ms'")
         deadline = time.monotonic() + 1
-        for statement in (*triggers, f";{LINE}".join(triggers)):
+        for statement in (*rules, f";{LINE}".join(rules)):
             try:
                 with owner.transaction(force_rollback=True):
                     owner.execute(statement.encode())
                     if attempt() is None:
                         return statement
             except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
-                return None
-            if time.monotonic() > deadline:
+                deadline = 0
+            if rules and time.monotonic() > deadline:
+                again = "stop the workers, and run `minutehand doctor` again, or try without one of"
+                self.untried = LINE.join((f"not determined in time: {again}", *rules))
                 return None
         return None
 
