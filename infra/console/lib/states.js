@@ -3,13 +3,19 @@
 export const STATES = {
   queued: { word: "Queued", tone: "pending", mark: "ring" },
   scheduled: { word: "Scheduled", tone: "pending", mark: "clock" },
-  retrying: { word: "Retrying", tone: "failed", mark: "again" },
+  retrying: { word: "Retrying", tone: "waiting", mark: "again" },
   running: { word: "Running", tone: "processing", mark: "dot" },
   suspended: { word: "Suspended", tone: "waiting", mark: "pause" },
   completed: { word: "Completed", tone: "completed", mark: "check" },
   failed: { word: "Failed", tone: "failed", mark: "cross" },
   cancelled: { word: "Cancelled", tone: "cancelled", mark: "slash" },
 };
+
+/**
+ * Return the colour (tone) of a kind of `attention`. Red jobs need a person: they failed, or no
+ * worker takes them. Amber jobs may go on by themselves: they retry, or are silent.
+ */
+export const toneOf = (kind) => (/^(failed|no.worker)$/.test(kind) ? "failed" : "waiting");
 
 /** Names of the job states, in the order in which a job goes through them. */
 export const NAMES = Object.keys(STATES);

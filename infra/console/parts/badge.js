@@ -2,7 +2,7 @@
 
 import { problems } from "../api.js";
 import { capitalize, percentage, roughly } from "../lib/format.js";
-import { FRESHNESS, isDelayed, stateAt, stateOf } from "../lib/states.js";
+import { FRESHNESS, isDelayed, stateAt, stateOf, toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
@@ -38,7 +38,7 @@ export function StateBadge({ job, silentSince, cancelling, compact, ...only }) {
   const trouble = useTrouble(job, status, state, silentSince);
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
-  return html`<span class="badge" data-tone=${trouble ? "waiting" : tone} data-status=${status}>
+  return html`<span class="badge" data-tone=${trouble ? toneOf(trouble) : tone} data-status=${status}>
     <${Icon} name=${mark} />
     ${!trouble || (compact && cancelling) ? shown : compact ? capitalize(trouble) : `${shown}, ${trouble}`}
   </span>`;

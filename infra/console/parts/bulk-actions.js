@@ -77,12 +77,9 @@ const ACTIONS = {
       [
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
-        isOne
-          ? "A new job gets the payload, tags and keys of this job, and its queue and priority if they are not the defaults. This job is then cancelled."
-          : "New jobs get the payloads, tags and keys, and each queue or priority that is not the default. Then the old jobs are cancelled.",
+        `${isOne ? "The" : "Each"} new job gets the payload, tags and keys of the old one, and its queue and priority if they are not the defaults. The old one is then cancelled.`,
       ].join(" "),
     states: ["queued"],
-    kind: "no_worker",
   },
   run: {
     verb: "Run",
@@ -133,6 +130,9 @@ const ACTIONS = {
     danger: true,
   },
 };
+
+/** Actions for selected jobs, in the order of their buttons. */
+const BULK = ["restart", "run", "retry", "copy", "cancel"];
 
 /** Read up to 1,000 jobs that match a filter. `more` is true if other jobs match too. */
 async function find(filter) {
@@ -302,36 +302,32 @@ export function Selection({ picked, all, state, query, workspaceId, done }) {
   const isPicked = picked.length > 0;
   const isWide = !isPicked && Object.keys(query).every((name) => /^(state|internal)$/.test(name));
   const rows = isPicked ? picked : all;
-  const nearestOf = (row) => groups.get(row.id)?.nearest;
   const button = (action) => {
     const { when, states, kind, danger, isForPicked } = ACTIONS[action];
     if (!isPicked && (isForPicked || !isManager())) return null;
-    const as = action === "replace" ? rows?.map(nearestOf).find(Boolean) : undefined;
     const jobs = rows?.filter(
-      (row) =>
-        states.includes(row.state) &&
-        (!kind || groups.get(row.id)?.kind === kind) &&
-        (action !== "replace" || (as && nearestOf(row) === as)),
+      ({ id, state: now }) => states.includes(now) && (!kind || groups.get(id)?.kind === kind),
     );
     // all jobs of the workspace can only be resolved, in the first state of the action
     if (isWide && (danger || states[0] !== state)) return null;
     if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
     const filter = jobs ? { ids: jobs.map(({ id }) => id) } : query;
-    const act = { workspaceId, action, filter, jobs, as };
+    const act = { workspaceId, action, filter, jobs };
     const named = jobs
-      ? isPicked && isPhone()
-        ? number(jobs.length)
-        : nameJobs(jobs, { kind, type: null })
+      ? nameJobs(jobs, { kind, type: null })
       : [!isWide && "matching", state, "jobs"].filter(Boolean).join(" ");
-    const names = isPicked || jobs?.length === 1 ? named : `all ${named}`;
-    return actionButton(act, names, isPicked || danger ? undefined : "quiet", done);
+    const every = jobs?.length === 1 ? named : `all ${named}`;
+    // short, so that all buttons for selected jobs fit into a line
+    const names = isPicked ? named.replace(isPhone() ? / .*/ : / jobs?$/, "") : every;
+    const isStrong = danger || (isPicked && !isForPicked);
+    return actionButton(act, names, isStrong ? undefined : "quiet", done);
   };
-  const buttons = Object.keys(ACTIONS).map(button).filter(Boolean);
+  const buttons = BULK.map(button).filter(Boolean);
   if (buttons.length === 0 && !isPicked) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     ${
       isPicked && [
-        html`<span class="num">${nameJobs(rows)} selected</span>`,
+        html`<span class="num">${isPhone() ? number(rows.length) : nameJobs(rows)} selected</span>`,
         quietButton("Clear", done),
         quietButton("Copy ids", () =>
           copy(picked.map(({ id }) => id).join("\n"), `Copied ${pluralize(picked.length, "id")}`),

@@ -1,7 +1,7 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
+import { INSTANT, pluralize, timeAt, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
@@ -157,7 +157,7 @@ export function Incidents({ workspace, isApp }) {
                   !isAll && namesOf(rest),
                 )
               }
-              ${first.length > 0 && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
+              ${first.length > 0 && !(isPhone() && rest.length > 0) && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
             </div>
           `
     }
@@ -168,13 +168,13 @@ export function Incidents({ workspace, isApp }) {
 const isAttention = (here) => here.startsWith("/jobs?state=attention");
 
 /**
- * Shows one problem in a line with a link, and on request all that is known, what to do, and
- * buttons for it. On the page of a job, which explains its problem, the line only counts the jobs.
+ * Shows one problem in a line with a link. An open line is not cut. Below it are the facts that it
+ * does not have, what to do, and buttons for it. On the page of a job, which explains its problem,
+ * the line only counts the jobs.
  */
 function Problem({ line, here, workspaceId }) {
   const [isOpen, setIsOpen] = useState(false);
   const { sentence, own, others, tone, since, groups = [], next = [] } = line;
-  const [, start, rest] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
   // the list of these jobs has the same buttons
   const buttons = (isAttention(here) ? [] : groups)
     .filter(({ kind, nearest }) => kind !== "no_worker" || nearest)
@@ -188,13 +188,16 @@ function Problem({ line, here, workspaceId }) {
   const path = line.path ?? paths[0];
   const link = path !== here && path;
   const hasMore = !own && (line.cause || next.length > 0);
+  const [, start, rest] = sentence?.match(/^(.*?(?:[:,] |$))(.*)$/s) ?? [];
   const { subject, count, cause, time } = briefOf(line) ?? {
-    ...{ subject: start, count: rest, cause: line.cause },
-    time: since && !INSTANT.test(sentence) && html`for <${Age} at=${since} />`,
+    ...{ subject: start, count: rest, cause: !isOpen && line.cause },
+    time: since && !INSTANT.test(sentence) && html`since <${Age} at=${since} format=${timeAt} />`,
   };
+  const retrying = (line.retrying ?? line).sentence;
+  const [more] = retrying?.match(/Attempts used: .*?\.(?= The first)/s) ?? [];
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
-    <p class=${classes("problem-words", hasMore && "cut")}>
+    <p class=${classes("problem-words", hasMore && !isOpen && "cut")}>
       ${
         own
           ? `This job and ${pluralize(others, "other")}: ${/^(no_worker|silent)$/.test(own) ? own.replace("_", " ") : "the same error"}.`
@@ -215,7 +218,7 @@ function Problem({ line, here, workspaceId }) {
     ${
       isOpen &&
       html`<div class="advice">
-        <p><${Sentence} text=${sentence} /></p>
+        ${more && html`<p><${Sentence} text=${more} /></p>`}
         <${Advice} line=${line} here=${here} shown=${link} buttons=${buttons} />
       </div>`
     }

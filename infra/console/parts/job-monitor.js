@@ -5,7 +5,7 @@ import { atLeast, pluralize, duration, percentage, serverNow, shortId } from "..
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
-import { NAMES, nextRunOf, STATES } from "../lib/states.js";
+import { NAMES, nextRunOf, STATES, toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import {
   classes,
@@ -24,7 +24,7 @@ import { Remedy, Selection } from "./bulk-actions.js";
 import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
-import { Advice, adviceOf, keyOf, useGroups, useLines } from "./problem-lines.js";
+import { Advice, adviceOf, causeOf, keyOf, useGroups, useLines } from "./problem-lines.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
@@ -161,10 +161,11 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
       ? html`<${AdviceRow}
           key=${`advice ${nth}`}
           advice=${nth === 0 && advice}
-          tone=${group.error ? "failed" : "waiting"}
+          tone=${toneOf(group.kind)}
           index=${index}
           here=${listOf(filter)}
           buttons=${group.nearest ? [remedyOf(group)] : []}
+          count=${advised.get(keyOf(group))}
           setRows=${(count) => setRows(group, count)} />`
       : row
         ? html`<${Row}
@@ -345,38 +346,45 @@ function Tabs({ counts, filter }) {
     const trouble = TROUBLES[name];
     const jobs = trouble ? inTrouble(({ kind }) => kind === trouble) : 0;
     return {
-      ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined },
+      ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined, trouble },
       href: listOf({ ...filter, state: name }),
       isCurrent: chosen === name,
       shown: (count > 0 || isMore) && atLeast(count, isMore),
       isEmpty: STATES[name] && count === 0 && !isMore && !isPart,
-      trouble:
+      note:
         jobs > 0 && `${isCounted && jobs !== count ? `${jobs} ` : ""}${trouble.replace("_", " ")}`,
     };
   };
   const total = isCounted ? inTrouble(({ kind }) => kind) : 0;
   const tabs = [
     ...(total > 0 || (!isCounted && listed.length > 0) || chosen === "attention"
-      ? [entry("attention", "Needs attention", "waiting", total)]
+      ? [
+          entry(
+            "attention",
+            "Needs attention",
+            listed.map(({ kind }) => toneOf(kind)).sort()[0],
+            total,
+          ),
+        ]
       : []),
     entry("", "All"),
     ...NAMES.map((name) => {
       const { word, tone } = STATES[name];
-      return entry(name, word, tone === "failed" ? tone : undefined);
+      return entry(name, word, /^(retrying|failed)$/.test(name) ? tone : undefined);
     }),
   ];
   if (isPhone())
     return html`<select aria-label="State" onChange=${(event) => navigate(event.target.value)}>
       ${tabs.map(
-        ({ href, word, shown, trouble, isCurrent }) =>
+        ({ href, word, shown, note, isCurrent }) =>
           html`<option key=${href} value=${href} selected=${isCurrent}>
-            ${[word, shown, trouble && `· ${trouble}`].filter(Boolean).join(" ")}
+            ${[word, shown, note && `· ${note}`].filter(Boolean).join(" ")}
           </option>`,
       )}
     </select>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${tabs.map(
-      ({ name, href, word, tone, shown, trouble, isCurrent, isEmpty }) => html`<a
+      ({ name, href, word, tone, shown, trouble, note, isCurrent, isEmpty }) => html`<a
         key=${name}
         class=${classes("group", isEmpty && !isCurrent && "small")}
         data-tone=${tone}
@@ -384,7 +392,7 @@ function Tabs({ counts, filter }) {
         aria-current=${isCurrent ? "true" : undefined}
         href=${href}>
         ${word}${shown && html` <span class="group-count num">${shown}</span>`}
-        ${trouble && html` · <span data-tone="waiting">${trouble}</span>`}
+        ${note && html` · <span data-tone=${toneOf(trouble)}>${note}</span>`}
       </a>`,
     )}
   </nav>`;
@@ -444,7 +452,7 @@ function GroupHead({
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
-    data-tone=${error ? "failed" : "waiting"}>
+    data-tone=${toneOf(kind)}>
     <td class="c-check">
       <label class="tick">
         <input
@@ -482,15 +490,16 @@ function GroupHead({
  * Row below the heading of a group. All rows have the same height, so the advice in the first of
  * these rows covers the other ones.
  */
-function AdviceRow({ advice, tone, index, here, buttons, setRows }) {
+function AdviceRow({ advice, tone, index, here, buttons, count, setRows }) {
   const measure = (box) => box && setRows(Math.ceil(box.offsetHeight / rowHeight()));
+  const height = `${count * rowHeight()}px`;
   return html`<tr class="group-row advice-row" aria-rowindex=${index + 2} data-tone=${tone}>
     <td class="c-check"></td>
     <td>
       ${
         advice &&
-        html`<div class="group-head advice" ref=${measure}>
-          <div><${Advice} line=${advice} here=${here} buttons=${buttons} /></div>
+        html`<div class="group-head advice" style=${{ height }}>
+          <div ref=${measure}><${Advice} line=${advice} here=${here} buttons=${buttons} /></div>
         </div>`
       }
     </td>
@@ -519,7 +528,7 @@ function Row({ row, known, index, isChosen, pick }) {
           const isBad = isError(text);
           const note = classes("job-note", isBad && "bad");
           return html`<span key=${text} class=${note} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
-            ${text}
+            ${isBad && isPhone() ? causeOf(text) : text}
           </span>`;
         })}
       </a>
@@ -550,8 +559,8 @@ function StateNote({ row }) {
     ${
       hasFailed &&
       html`<span class=${next || (isRunning && percentage(row.progress) > 0) ? undefined : "phone"}> · </span>
-        <span class="num" title="attempts">
-          ${row.attempts} of ${row.max_attempts}<span class="hidden"> attempts</span>
+        <span class="num">
+          <span class="phone-less">attempt </span>${row.attempts} of ${row.max_attempts}
         </span>`
     }
   </span>`;

@@ -2,7 +2,8 @@
 // and the list of the jobs that need attention show the same lines in the same order.
 
 import { problems } from "../api.js";
-import { pluralize, relative, roughly } from "../lib/format.js";
+import { pluralize, relative, timeAt } from "../lib/format.js";
+import { toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Steps, warned } from "./holders.js";
@@ -18,28 +19,15 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
 export const keyOf = ({ kind, job_type: type, print }) =>
   [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
 
-/**
- * Return the line about jobs of a type that failed for good with one error, and about jobs that
- * retry after this error, if there is a finding about them. No finding is about the failed jobs.
- */
-function failureLine(group, retrying) {
-  const { jobs, next, since } = group;
-  const start = retrying?.sentence.replace(/(?<= are retrying): .*/s, "");
-  const failed = failureOf(group);
-  return {
-    key: keyOf(group),
-    sentence: start ? `${start} and ${failed.replace(/ jobs? of \S+/, "")}` : failed,
-    jobs: jobs + (retrying?.jobs ?? 0),
-    next,
-    since,
-    next_at: retrying?.next_at,
-  };
-}
+/** Return a number that is higher for problems that a person must resolve. */
+const rankOf = ({ verdict, tone, reason }) =>
+  verdict === "fail" ? 3 : tone === "failed" ? 2 : Number(reason === "silent_jobs");
 
 /**
- * Return the lines of all problems, those with most jobs first. A failed job counts as two. Jobs
- * that retry have the same tone as failed jobs. The address of the list of the jobs of a line is its
- * `path`, and so no step has an address of a list.
+ * Return the lines of all problems. Red lines are first, then silent jobs, which may never end, and
+ * then jobs that retry and other problems. Of the same rank, most jobs are first. Failed jobs, which
+ * no finding is about, and jobs that retry after the same error have one line. The address of the
+ * list of the jobs of a line is its `path`, and so no step has an address of a list.
  */
 function linesOf(findings, attention = []) {
   const failures = attention
@@ -47,11 +35,16 @@ function linesOf(findings, attention = []) {
     .map((group) => {
       const other = keyOf({ ...group, kind: "retrying" });
       const retrying = findings.find(({ key }) => key === other);
-      return { ...failureLine(group, retrying), retrying };
+      return {
+        key: keyOf(group),
+        retrying,
+        jobs: group.jobs + (retrying?.jobs ?? 0),
+        next: group.next,
+        since: group.since,
+        next_at: retrying?.next_at,
+      };
     });
   const merged = failures.map(({ retrying }) => retrying);
-  const size = ({ verdict, jobs, tone }) =>
-    verdict === "fail" ? Infinity : (jobs ?? -1) * (tone === "failed" ? 2 : 1);
   return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
     .map((line) => {
       const groups = attention.filter((group) =>
@@ -59,6 +52,8 @@ function linesOf(findings, attention = []) {
           ? group.reason === line.reason
           : [line.key, line.retrying?.key].includes(keyOf(group)),
       );
+      // of failed jobs and those that retry after the same error, the failed jobs are first
+      groups.sort((one, other) => toneOf(one.kind).localeCompare(toneOf(other.kind)));
       const types = new Set(groups.map((group) => group.job_type));
       const list = { state: "attention", ...(types.size === 1 && { job_type: [...types][0] }) };
       return {
@@ -74,14 +69,16 @@ function linesOf(findings, attention = []) {
           })),
         }),
         tone:
-          line.verdict === "fail" || /^(retrying|failed)_/.test(line.key) ? "failed" : "waiting",
+          line.verdict === "fail" || /^(failed_jobs|no_worker|no_processor)\b/.test(line.key)
+            ? "failed"
+            : "waiting",
         groups,
       };
     })
-    .sort((one, other) => size(other) - size(one) || 0); // Infinity - Infinity is NaN
+    .sort((one, other) => rankOf(other) - rankOf(one) || (other.jobs ?? -1) - (one.jobs ?? -1));
 }
 
-/** Return the lines of all problems, those with most jobs first. */
+/** Return the lines of all problems, in the order of `linesOf`. */
 export function useLines() {
   const { findings, attention } = useStore(problems);
   return useMemo(() => linesOf(findings, attention), [findings, attention]);
@@ -109,7 +106,7 @@ export function useGroups() {
 }
 
 /** Return the first words of an error, without its class if the message explains the error. */
-const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
+export const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
 
 const untilDue = (at, now) => relative(at, Math.min(now, Date.parse(at)));
 
@@ -123,15 +120,14 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
   const { kind, job_type: type, more, error, seen } = group;
   const subject = `${(unserved ?? [type]).join(", ")}:`;
   const named = pluralize(jobs, "job", more);
-  const age = (words, format = (at, now) => roughly(now - Date.parse(at))) =>
-    html`${jobs > 1 ? words : ""} <${Age} at=${since} format=${format} />`;
+  const start = (words) => html`${words} <${Age} at=${since} format=${timeAt} />`;
   if (kind === "no_worker")
-    return { subject, count: `no worker, ${named} waiting`, time: age("oldest") };
+    return { subject, count: `no worker, ${named} waiting`, time: start("since") };
   if (kind === "silent")
     return {
       subject,
       count: `${named} silent`,
-      time: age("longest"),
+      time: start(jobs > 1 ? "longest since" : "since"),
       cause: seen?.replace("its ", ""),
     };
   const [failed, retry] = ["failed", "retrying"].map((name) =>
@@ -144,9 +140,10 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
   return {
     subject,
     count: counts.filter(Boolean).join(", "),
-    time: next
-      ? html`next <${Age} at=${next} format=${untilDue} />`
-      : failed && !retry && age("first", relative),
+    time: html`
+      ${start(failed ? "since" : "first started")}
+      ${next && html`, next <${Age} at=${next} format=${untilDue} />`}
+    `,
     cause: causeOf(error),
   };
 }

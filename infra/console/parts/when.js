@@ -5,10 +5,10 @@ import {
   duration,
   INSTANT,
   instantOf,
-  local,
   relative,
   serverNow,
   shortId,
+  timeAt,
   utc,
 } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -69,16 +69,13 @@ export function Elapsed({ from, before = 0 }) {
  */
 function Timestamp({ at }) {
   const now = useNow();
-  const [day, time] = local(at).split(" ");
-  const [today] = local(now).split(" ");
   return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`} aria-live="off">
-    ${day === today ? "" : `${day} `}
-    ${time.slice(0, 8)}${Date.parse(at) > now && ` (${relative(at, now)})`}
+    ${timeAt(at, now, 8)}${Date.parse(at) > now && ` (${relative(at, now)})`}
   </time>`;
 }
 
 /** Shows a time in the words that `format` returns. A screen reader does not announce each change. */
-export function Age({ at, format = inFull }) {
+export function Age({ at, format }) {
   return html`<time datetime=${at} title=${utc(at)} aria-live="off">${format(at, useNow())}</time>`;
 }
 
