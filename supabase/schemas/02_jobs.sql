@@ -460,8 +460,9 @@ create table queue.leases (
   output_bytes bigint,
   -- Object with the keys last, since, place, code, stack and memory_mb. The object describes the
   -- last update that the processor sent, and the line of code that the processor executed when the
-  -- worker sent the object, with the calls that led there. The object is null in the first seconds of
-  -- an attempt, and for workers before release 0.5.0.
+  -- worker sent the object, with the calls that led there. These keys are missing in the first
+  -- seconds of an attempt, and for workers before release 0.5.0. The key pace has the first and the
+  -- last reported percentage of the attempt or its current phase: {from, since, to, until}.
   pulse jsonb
 ) with (fillfactor = 70);
 create index leases_by_lane on queue.leases (lane, workspace_id);

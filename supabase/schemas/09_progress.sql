@@ -299,7 +299,7 @@ begin
     select l.job_id
     from unnest(v_items) as i
     join queue.leases as l on l.job_id = i.job_id
-    where num_nonnulls(i.lease_seconds, i.pulse) > 0
+    where num_nonnulls(i.lease_seconds, i.pulse, i.progress ->> 'percentage') > 0
       or l.expires_at < queue.clock() + make_interval(secs => 0.8 * l.lease_seconds)
     order by l.job_id
     for no key update of l skip locked
@@ -308,14 +308,15 @@ begin
   set
     lease_seconds = s.lease_seconds,
     pulse = case
-      when i.pulse is null then l.pulse
+      when i.pulse is null then coalesce(l.pulse, '{}')
       else i.pulse - '{for_ms,left_ms}'::text[] || jsonb_build_object(
         'since', queue.clock() - (i.pulse ->> 'for_ms')::double precision * interval '1 ms',
         'times_out_at', queue.clock()
           + (i.pulse ->> 'left_ms')::double precision * interval '1 ms',
-        'first_mb', coalesce(l.pulse -> 'first_mb', i.pulse -> 'memory_mb')
+        'first_mb', coalesce(l.pulse -> 'first_mb', i.pulse -> 'memory_mb'),
+        'pace', l.pulse -> 'pace'
       )
-    end,
+    end || p.pace,
     expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
   from unnest(v_items) as i
   join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
@@ -325,6 +326,17 @@ begin
       else o.lease_seconds
     end as lease_seconds
   ) as s
+  cross join lateral ( -- progress that goes back begins another phase, which has its own pace
+    select case
+      when jsonb_typeof(i.progress -> 'percentage') = 'number' then jsonb_build_object(
+        'pace', case
+          when i.progress -> 'percentage' >= o.pulse #> '{pace,to}' then o.pulse -> 'pace'
+          else jsonb_build_object('from', i.progress -> 'percentage', 'since', queue.clock())
+        end || jsonb_build_object('to', i.progress -> 'percentage', 'until', queue.clock())
+      )
+      else '{}'
+    end as pace
+  ) as p
   where l.job_id = any (v_renewed) and l.job_id = o.job_id;
   perform queue.send_unsent();
   return jsonb_build_object(

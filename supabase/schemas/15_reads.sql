@@ -2761,6 +2761,8 @@ $$;
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
+-- estimated_end_at: Time at which the progress reaches 100 % at its pace since the first report of
+--   this run. Null for reports within less than 5 seconds.
 -- run_since: Start of this run. Null without an update.
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
@@ -2795,7 +2797,7 @@ begin
       'late_since', s.late_since,
       'renewed_at', s.renewed_at
     ) || case
-      when l.pulse is null then jsonb_build_object('lease_until', l.expires_at) || case
+      when l.pulse -> 'last' is null then jsonb_build_object('lease_until', l.expires_at) || case
         when s.late_since is null and s.renewed_at <= p_now - interval '1 minute'
           then jsonb_build_object(
             'unreported_since', s.renewed_at,
@@ -2807,7 +2809,7 @@ begin
         'unstored_since', l.pulse -> 'since',
         'triggers', queue.own_triggers()
       )
-      else l.pulse - '{since,own_pids}'::text[] || jsonb_build_object(
+      else l.pulse - '{since,own_pids,pace}'::text[] || jsonb_build_object(
         'silent_since', s.since,
         'step', l.step,
         'seen', case when p.is_silent and s.late_since is null then '' else 'last seen ' end
@@ -2857,6 +2859,10 @@ begin
         'program', case when p.is_silent then l.pulse -> 'program' end,
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
+        'estimated_end_at', case
+          when e.growth >= 0.1 and e.until >= e.since + interval '5 seconds'
+            then e.until + (e.until - e.since) * (e.rest / e.growth)
+        end,
         'run_since', l.leased_at,
         'usual', case
           when extract(epoch from p_now - l.leased_at) * 1000 > greatest(
@@ -2891,7 +2897,7 @@ begin
           ) as o
           join public.jobs as j on j.id = o.job_id
           -- the line of a job without a pulse is unknown
-          having count(*) between 2 and 99 and count(*) = count(o.pulse)
+          having count(*) between 2 and 99 and count(*) = count(o.pulse -> 'last')
         ) end
       )
     end
@@ -2956,6 +2962,14 @@ begin
     cross join lateral (
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
     ) as m (grown)
+    cross join lateral (
+      values (
+        (l.pulse #>> '{pace,since}')::timestamptz,
+        (l.pulse #>> '{pace,until}')::timestamptz,
+        (l.pulse #>> '{pace,to}')::double precision - (l.pulse #>> '{pace,from}')::double precision,
+        100 - (l.pulse #>> '{pace,to}')::double precision
+      )
+    ) as e (since, until, growth, rest)
     where l.job_id = p_job.id
   );
 end;

@@ -1506,6 +1506,33 @@ def test_a_renewal_is_a_call(engine: Engine) -> None:
     assert line["serving"][0]["seen_at"].replace("T", " ").startswith(renewed)
 
 
+def test_the_pace_since_the_first_report_of_a_run_predicts_its_end(engine: Engine) -> None:
+    """A run may begin with any percentage, and progress that goes back begins a new pace."""
+    engine.stop_clock()
+    job_id, lease = engine.start()
+
+    def end_after(*reports: float | None, **news: Any) -> float | None:
+        for percentage in reports:
+            engine.advance(4)
+            engine.report(lease, progress={"percentage": percentage, "message": "m"}, **news)
+        end = engine.explain(job_id)["data"].get("estimated_end_at")
+        return end and round((datetime.fromisoformat(end) - engine.now()).total_seconds())
+
+    pulse = {"last": "progress", "for_ms": 0, "place": "a.py:1", "memory_mb": 9}
+    assert end_after(20, 22) is None  # before the first pulse
+    assert end_after(24, pulse=pulse) == 152
+    assert end_after(26, 28) == 144
+    assert end_after(None, pulse=pulse) == 140  # a message without a percentage is no progress
+    assert end_after(10) is None
+    assert end_after(10) is None  # no growth
+    assert end_after(20) == 64
+    assert "pace" not in engine.explain(job_id)["data"]
+    engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
+    engine.advance(1)
+    lease = engine.lease_one()
+    assert end_after(30, 40, pulse=pulse) is None  # less than 5 seconds
+
+
 def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None:
     """The worker reports the time that is left, because each call of a split batch has its own.
 
