@@ -62,7 +62,7 @@ export function duration(ms) {
 }
 
 /** Format a duration in one unit, as `3 min`. */
-export const roughly = (ms) => duration(ms).split(" ").slice(0, 2).join(" ");
+export const roughly = (ms) => duration(ms).replace(/\.\d/, "").split(" ").slice(0, 2).join(" ");
 
 /** Seconds per unit of time. The unit of minutes is `min`, because `m` could mean months. */
 const UNITS = [

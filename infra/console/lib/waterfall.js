@@ -142,7 +142,7 @@ function partsOf(job, now, level) {
       isRunning: false,
       ...wait,
     })),
-    ...(isOutside ? [part("rest", " rest", "Outside steps", "processing", rest)] : []),
+    ...(isOutside ? [part("rest", " rest", "Not in a step", "processing", rest)] : []),
     ...(streams ?? [])
       .filter(({ first_at: first }) => first)
       .map(({ stream, first_at: first, last_at: last }) =>

@@ -46,7 +46,7 @@ import { Stale, Placeholder } from "../parts/states-of-view.js";
 import { breakable, fact, jobLink, typeLink } from "../parts/table.js";
 import { createAction } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
-import { Elapsed, fileOf, Sentence, useNow, When } from "../parts/when.js";
+import { Age, fileOf, Sentence, useNow, When } from "../parts/when.js";
 import NotFound, { placeholderPage } from "../parts/not-found.js";
 
 const { useJob } = createHooks(hooks, supabase);
@@ -185,10 +185,11 @@ function JobDetails({ watch, job }) {
           pace=${pace}
           remedies=${remedies} />`
     }
+    ${isSilent && explanation.data.stack?.length > 0 && html`<${Stack} ...${explanation.data} />`}
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${update && !isSilent && html`<${TimeLeft} key=${job.fence} job=${job} end=${explanation?.data.times_out_at} />`}
+        ${update && !isSilent && html`<${TimeLeft} data=${explanation.data} />`}
       <//>`
     }
     <div class="columns">
@@ -199,7 +200,6 @@ function JobDetails({ watch, job }) {
             html`<${StreamOutput} key=${name} name=${name} content=${content} isLive=${isLive} root=${root} />`,
         )}
         ${!isLive && data}
-        ${isSilent && explanation.data.stack?.length > 0 && html`<${Stack} ...${explanation.data} />`}
         ${
           (job.started_at || trace.value?.jobs.length > 1) &&
           html`<${Timeline}
@@ -251,26 +251,12 @@ function JobDetails({ watch, job }) {
   </article>`;
 }
 
-/** Least growth of the percentage that shows a pace, because the database rounds it to 0.1. */
-const MIN_GROWTH = 0.5;
-
-/**
- * Shows when a job ends, if its progress continues at the pace between the first and the last report
- * that the page has received, and whether that is after its timeout `end`. A run may begin with any
- * percentage, so its start shows no pace.
- */
-function TimeLeft({ job, end }) {
-  const now = useNow();
-  const { percentage: done } = job.progress;
-  const at = Date.parse(useChangeTime(done));
-  const first = useRef(null);
-  if (at) first.current ??= { at, done };
-  const growth = done - first.current?.done;
-  if (!(growth >= MIN_GROWTH)) return null;
-  const left = at + ((at - first.current.at) * (100 - done)) / growth - now;
-  const isLate = now + left > Date.parse(end);
+/** Shows when a job ends at the pace of its progress, and whether that is after its timeout. */
+function TimeLeft({ data: { estimated_end_at: end, times_out_at: limit } }) {
+  const left = Date.parse(end) - useNow();
+  const isLate = Date.parse(end) > Date.parse(limit);
   const unit = left < 60_000 ? 1000 : left < 7_200_000 ? 60_000 : 3_600_000;
-  if (left <= 1000) return null;
+  if (!(left > 1000)) return null;
   return `about ${roughly(Math.round(left / unit) * unit)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
 }
 
@@ -284,50 +270,34 @@ const DID = {
 };
 
 /**
- * Return the start of a run that sends updates, and the run times of its type in the last day. Return
- * null if too few jobs of the type ended, or if the job may be in trouble for another reason.
+ * Return a sentence with the run times of a type in the last day, for a run that sends updates, and
+ * the advice about a long run. Return null if no job of the type ended, or if the job may be in
+ * trouble for another reason.
  */
 function paceOf({ next, data }) {
   const { typical, longest, of_jobs: jobs, usual, late_since: late } = data;
-  const limit = data.typical_ms ?? data.longest_ms;
-  return limit && !late && (usual || next[0].kind === "none")
+  const most = typical ?? longest;
+  const share = typical ? "99 % of " : "";
+  return most && !late && (usual || next[0].kind === "none")
     ? {
-        from: Date.parse(data.run_since),
-        limit,
-        most: `${typical ?? longest} or less`,
-        others: `${typical ? "99 %" : "each"} of ${jobs} of its type`,
+        since: data.run_since,
+        words: `Earlier jobs of its type took ${most} or less (${share}${jobs} in 24 h).`,
+        advice: next.find(({ words }) => words.includes("should suffice")),
       }
     : null;
 }
 
-/** Shows whether a run is long for its type. Its limit is rounded up, so the ratio is a minimum. */
-function Pace({ from, limit, most, others }) {
-  const ran = useNow() - from;
-  const times = Math.floor(ran / limit);
-  const time = duration(ran).replace(/\.\d /, " ");
-  const longer = times < 2 ? "longer than" : `more than ${times} times as long as`;
-  return html`<${Sentence}
-    text=${
-      times < 1
-        ? `Running as usual: ${time} so far, ${most} in ${others}.`
-        : `It has run for ${time}, ${longer} ${others} (${most}).`
-    } />`;
-}
-
 /** Shows for how long a running job has been silent, or when it last did what, and in which step. */
-function Verdict({ update, sentence, data: { sign, step }, pace }) {
-  const isNow = useNow() < Date.parse(update.at) + NOW_MS;
+function Verdict({ update: { at, kind, silent }, sentence, data: { sign, step } }) {
+  const isNow = useNow() < Date.parse(at) + NOW_MS;
   return html`<span aria-live="off">
     ${
-      update.silent
-        ? html`Silent for <${Elapsed} from=${update.at} />, since ${sign}
+      silent
+        ? html`Silent for <${Age} at=${at} />, since ${sign}
             <${Sentence} text=${sentence.split(sign)[1]} />`
-        : html`<span class=${pace ? "strong" : undefined}>
-              It ${DID[update.kind] ?? "sent an update"} ${
-                isNow ? "just now" : html`<${When} at=${update.at} />`
-              }${step && `, in its step ${step}`}.</span
-            >
-            ${pace && html` <${Pace} ...${pace} />`}`
+        : html`${kind === "output" ? "Streaming" : "Running"}: ${DID[kind] ?? "sent an update"} ${
+            isNow ? "just now" : html`<${When} at=${at} />`
+          }${step && `, in its step ${step}`}.`
     }
   </span>`;
 }
@@ -353,10 +323,13 @@ const ERROR_AT_END = /(failed at [^.]*?): .*/s;
 
 const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
 
-/** The sentences with the time of a run and the run times of its type, which `Pace` shows. */
+/** The sentences with the time of a run and the run times of its type, which `paceOf` replaces. */
 const PACE = /It has run since .*? or less\. ?/;
 /** The sentence with the time of a run. */
 const RUN = /It has run since \S+ \S+\. ?/;
+
+/** The place in a step, which the sentence about a silent job has too. */
+const PLACE = /the call (?:in|at) .*?(?= waits)/;
 
 function Explained({ explained, job, update, pace, remedies }) {
   const box = useFocusKeeper();
@@ -384,11 +357,17 @@ function Explained({ explained, job, update, pace, remedies }) {
             ? html`<${Verdict}
                 update=${update}
                 sentence=${first}
-                data=${explanation.data}
-                pace=${pace} />`
+                data=${explanation.data} />`
             : html`<${Sentence} text=${first} />`
         }
       </span>
+      ${
+        pace &&
+        html` <span class="muted">
+          It has run for <${Age} at=${pace.since} />. <${Sentence}
+            text=${[pace.words, pace.advice?.words].filter(Boolean).join(" ")} />
+        </span>`
+      }
       <${Sentence} text=${rest.replace(pace ? PACE : update?.silent && RUN, "")} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
@@ -398,7 +377,12 @@ function Explained({ explained, job, update, pace, remedies }) {
       }
     </p>
     <${Steps}
-      next=${warned(explanation.next, groups, attention)}
+      next=${warned(explanation.next, groups, attention)
+        ?.filter((step) => step !== pace?.advice)
+        .map((step) => ({
+          ...step,
+          words: update?.silent ? step.words.replace(PLACE, "this call") : step.words,
+        }))}
       here=${`/jobs/${job.id}`}
       buttonOf=${(words) => remedies.find(({ step }) => step.test(words))?.button} />
     ${explanation.outlook && html`<p class="muted"><${Sentence} text=${explanation.outlook} /></p>`}
@@ -687,15 +671,16 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${fact(
-      "Duration of type",
-      usual &&
+      "Usual duration",
+      !isRunning &&
+        usual &&
         html`${usual} or less<span class="under">
             ${data.typical && "99 % of "}${data.of_jobs} in 24 h
           </span>`,
     )}
     ${isRunning && fact("Timeout", data.timeout)}
     ${fact("Line of code", place && html`<code title=${place}>${breakable(fileOf(place))}</code>`)}
-    ${isRunning && fact("Memory", data.memory_mb && `up to ${data.memory_mb} MB`)}
+    ${isRunning && fact("Worker memory", data.memory_mb && `peak ${data.memory_mb} MB`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
     ${fact("Worker", neighbours("worker_id", job.worker_id ?? last?.worker_id))}
     ${isRunning && fact("Worker seen", time(data.renewed_at))}

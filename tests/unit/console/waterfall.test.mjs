@@ -101,7 +101,7 @@ test("the time since the last step of a running job has a row", () => {
       ["running", 1000, 9000],
       ["Queue", 0, 1000],
       ["read", 1000, 2000],
-      ["Outside steps", 2000, 9000],
+      ["Not in a step", 2000, 9000],
       ["Output: answer", 2500, 2600],
     ],
   );
