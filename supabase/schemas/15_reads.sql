@@ -1074,7 +1074,8 @@ comment on function public.job_trace is
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the workers that hold unexpired leases of a workspace, with the number of leases, the time
--- of the latest renewal or lease call, and the time at which the next renewal is overdue. A worker
+-- of the latest renewal or lease call, the time at which the next renewal is overdue, and the job
+-- whose code has blocked the event loop the longest, with its workspace and its pulse. A worker
 -- renews a lease before a quarter of the lease's duration and 30 seconds have passed. The renewal
 -- is also overdue if another lease of the worker has expired since the latest renewal.
 -- p_workspace_id: Null to return the workers of all workspaces.
@@ -1084,7 +1085,8 @@ returns table (
   jobs bigint,
   renewed_at timestamptz,
   due_at timestamptz,
-  expires_at timestamptz
+  expires_at timestamptz,
+  blocker jsonb
 )
 language sql stable
 set search_path = ''
@@ -1101,14 +1103,19 @@ select
       where s.worker = l.worker and s.since > l.renewed_at
     )
   ),
-  l.expires_at
+  l.expires_at,
+  l.blocker
 from (
   select
     o.worker,
     count(*) filter (where p_workspace_id is null or o.workspace_id = p_workspace_id) as jobs,
     max(o.expires_at - make_interval(secs => o.lease_seconds)) as renewed_at,
     min(o.lease_seconds) as shortest,
-    max(o.expires_at) as expires_at
+    max(o.expires_at) as expires_at,
+    (
+      array_agg(to_jsonb(o) order by (o.pulse ->> 'blocked_ms')::integer desc)
+        filter (where o.pulse ->> 'blocked_ms' <> '')
+    )[1] as blocker
   from queue.leases as o
   where o.expires_at > p_now
   group by 1
@@ -1116,12 +1123,13 @@ from (
 where l.jobs > 0
 $$;
 
--- Return the live workers, with the time of their last call or renewal in the column seen_at. A
+-- Return the live workers, with the time of their last call or renewal in the column seen_at, and
+-- the job whose code blocks their event loop in the key blocker of the column summary. A
 -- worker with leases is live if no renewal is overdue, or if it has called since. A worker without
 -- leases is live if it called the database in the last three minutes, no lease that expired since
 -- has made its job a suspect, and its run has not ended or ended at most 90 seconds ago. If the
--- worker stopped or its process died, the worker is live for ten more seconds, because its host
--- usually starts another process.
+-- worker stopped, its process died, or it ran only suspects, the worker is live for ten more
+-- seconds, because its host usually starts another process.
 create function queue.live_workers(p_now timestamptz)
 returns queue.workers[]
 language sql stable
@@ -1137,7 +1145,10 @@ select array(
   where w.seen_at > p_now - interval '3 minutes'
     and coalesce(
       w.ended_at > p_now - case
-        when w.evidence is null and (w.summary -> 'stopped') is null then interval '90 seconds'
+        when w.evidence is null
+            and (w.summary -> 'stopped') is null
+            and w.slots is distinct from '[]'
+          then interval '90 seconds'
         else interval '10 seconds'
       end,
       true
@@ -1150,7 +1161,10 @@ select array(
   union all
   select jsonb_populate_record(
     w,
-    jsonb_build_object('seen_at', greatest(w.seen_at, h.renewed_at))
+    jsonb_build_object(
+      'seen_at', greatest(w.seen_at, h.renewed_at),
+      'summary', coalesce(w.summary, '{}') || jsonb_build_object('blocker', h.blocker)
+    )
   )
   from holders as h
   join queue.workers as w on w.worker = h.worker
@@ -1618,7 +1632,7 @@ from (
       (
         '{locked, open_transaction, blocking_session}',
         '[Check whether these triggers of jobs or logs take long: {triggers}.|Wait for the end '
-          'of its call of {call}.|End that session if no one needs it: `select '
+          'of {call}, which it runs.|End that session if no one needs it: `select '
           'pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
@@ -1643,8 +1657,14 @@ from (
         '/overview'
       ),
       (
-        '{service_full, service_locked, wrong_clock, late_events, workers_lack_right}',
+        '{service_full, service_locked, wrong_clock, late_events}',
         'Notify the operator of the service.',
+        null,
+        '/overview'
+      ),
+      (
+        '{workers_lack_right}',
+        'Notify the operator of the service, whose `minutehand doctor` names the right.',
         null,
         '/overview'
       )
@@ -1761,47 +1781,50 @@ from (
     (
       'running',
       '[Its processor ended at {unstored_since}, but its outcome is not stored yet|Silent for '
-        '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update '
-        '{age} ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has '
-        'run since {run_since}.][ In the last 24 hours, 99 % of {of_jobs} of its type ran for '
+        '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update {age} '
+        'ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has run '
+        'since {run_since}.][ In the last 24 hours, 99 % of {of_jobs} of its type ran for '
         '{typical} or less.| In the last 24 hours, {of_jobs} of its type ran for {longest} or '
         'less.|][ {alike} running jobs of its type are silent at this line.][ The last recorded '
-        'call of its worker was at '
-        '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
-        'last reported at {reported_at}.| Its worker has not reported on it since '
-        '{unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The key of the '
-        'worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of them and '
-        'nothing else.| {death}. It runs alone.|][ An earlier process of it ended while {killer} '
-        'ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
-        'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
-        'processor runs it and {batched}.| It waits for {next_call}.|][ It waits for the program '
-        '{program}.][ Its own code has blocked the event loop of the worker for {blocked} within a '
-        'minute.][ Its child {kept_child} waits for a slot or limit that it uses.][ Its database '
-        'session (pid {pid}) waits for a lock of the session with pid {blocker}.][ Session '
-        '{own_blocker} belongs to the same job.][ The process has grown by {grown_mb} MB.]',
+        'call of its worker was at {missed_since}.| The worker has not renewed its lease since '
+        '{late_since}.| Its worker last reported at {reported_at}.| Its worker has not reported on '
+        'it since {unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The '
+        'key of the worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of '
+        'them and nothing else.| {death}. It runs alone.|][ An earlier process of it ended while '
+        '{killer} ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome '
+        'is not stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of '
+        'its processor runs it and {batched}.| It waits for {next_call}.|][ It waits for the '
+        'program {program}.][ Its own code has blocked the event loop of the worker for {blocked} '
+        'within a minute.][ {loop_owner} of the same process has blocked its event loop for '
+        '{loop_blocked} within a minute.][ Its child {kept_child} waits for a slot or limit that '
+        'it uses.][ Its database session (pid {pid}) waits for a lock of the session with pid '
+        '{blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown by '
+        '{grown_mb} MB.]',
       '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the service, '
         'because the worker lacks {a_right}.|Wait for the end of {call}, which session {blocker} '
         'runs.|In code, commit that session before the call at {place}. To end this attempt: '
         '`select pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
-        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. '
-        'The job runs again when a worker has a key that was issued after {key_revoked_at}.|If the '
-        'process of the worker has hung since {missed_since}, end it. The job then runs again at '
-        'the latest after {expires_at}.|See in the log of worker {worker_id} why it is not stored, '
-        'and whether these triggers of jobs or logs take long: {triggers}.|See in the log of '
-        'worker {worker_id} why it is not stored since {unstored_since}.|If a job of this worker '
-        'blocked its event loop after {late_since}, run that call with `asyncio.to_thread`.|If it '
-        'waits for job {kept_child} without `ctx.gather` or `ctx.map`, it keeps a slot that its '
-        'child needs: cancel it, and fix its code.|Find the code that runs long without an '
+        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
+        'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
+        'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
+        '{expires_at}.|See in the log of worker {worker_id} why it is not stored, and whether '
+        'these triggers of jobs or logs take long: {triggers}.|See in the log of worker '
+        '{worker_id} why it is not stored since {unstored_since}.|If a job of this worker blocked '
+        'its event loop after {late_since}, run that call with `asyncio.to_thread`.|If it waits '
+        'for job {kept_child} without `ctx.gather` or `ctx.map`, it keeps a slot that its child '
+        'needs: cancel it, and fix its code.|Find the code that runs long without an '
         '`await`{is_blocking}, for example near {place}, and run it with `asyncio.to_thread`, or '
-        'write the processor without `async`.|Find out what the call{is_silent} at {place} waits '
-        'for, and give it a time limit before any retry: an earlier attempt is still stuck in '
-        'worker {stuck_in}, and each retry can leave one more.|Find out what the call{is_silent} '
-        'at {place} waits for, and give it a time limit. Then cancel and retry the job if it '
-        'hangs. Finished steps are kept. Then give the type a `timeout` below {shorter} if such '
-        'calls should end earlier.|Find out what the call{is_silent} at {place} waits for, and '
-        'give it a time limit. Then cancel and retry the job if it hangs. Finished steps are '
-        'kept.|If {usual} should suffice, check the code at {place}.|If worker '
-        '{worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to do.]',
+        'write the processor without `async`.|Follow the advice of job {loop_blocker}. If this job '
+        'stays silent{is_silent}, find out what the call at {place} waits for.|Find out what the '
+        'call{is_silent} at {place} waits for, and give it a time limit before any retry: an '
+        'earlier attempt is still stuck in worker {stuck_in}, and each retry can leave one '
+        'more.|Find out what the call{is_silent} at {place} waits for, and give it a time limit. '
+        'Then cancel and retry the job if it hangs. Finished steps are kept. Then give the type a '
+        '`timeout` below {shorter} if such calls should end earlier.|Find out what the '
+        'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry the '
+        'job if it hangs. Finished steps are kept.|Follow the advice of job {loop_blocker}.|If '
+        '{usual} should suffice, check the code at {place}.|If worker {worker_id} has not reported '
+        'on it by {unreported_until}, see its log.|Nothing to do.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2284,8 +2307,10 @@ from (
     (
       'silent_jobs',
       null,
-      'Then cancel and retry [the jobs of {many} that hang|the job if it hangs]. Finished steps '
-        'are kept. Jobs of {job_type} count as silent {limit} after their last update.',
+      '[Do not retry before that, because an earlier attempt of {stuck} is still stuck in its '
+        'worker.|Then cancel and retry the jobs of {many} that hang. Finished steps are kept.|Then '
+        'cancel and retry the job if it hangs. Finished steps are kept.] Jobs of {job_type} count '
+        'as silent {limit} after their last update.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -2420,7 +2445,8 @@ from (
       ),
       (
         'workers_lack_right',
-        'Workers lack a right in the database that they need to run jobs.'
+        'Workers lack a right in the database[, so they may not take jobs{is_idle}| that they need '
+          'to run jobs].'
       ),
       (
         'wrong_clock',
@@ -3531,9 +3557,9 @@ $$;
 -- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
 -- the holder is a job of another workspace, only operators and the service learn which job it is.
 
--- Return the function of the queue that a database session is running, the same with the event for
--- which it waits, as text, and queue.own_triggers(). All are null if the session runs no such
--- function. No one should end such a session.
+-- Return the function of the queue that a database session is running, or COMMIT, which runs
+-- deferred triggers, the same with the event for which it waits, as text, and queue.own_triggers().
+-- All are null if the session runs neither. No one should end such a session.
 create function queue.session_work(p_pid integer)
 returns table (call text, work text, triggers text)
 language sql stable
@@ -3545,8 +3571,8 @@ select
   queue.own_triggers()
 from pg_catalog.pg_stat_activity as a
 cross join lateral substring(
-  a.query from '\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|cancel)_jobs?|emit_event|'
-    'erase_person|register_job_types|run_maintenance|tick_finished)\M'
+  a.query from '^(?:COMMIT|commit)\M|\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|'
+    'cancel)_jobs?|emit_event|erase_person|register_job_types|run_maintenance|tick_finished)\M'
 ) as c (call)
 where a.pid = p_pid and a.state = 'active' and c.call is not null
 $$;
@@ -4093,10 +4119,29 @@ begin
       ) as o
     ));
   elsif v_found ->> 'reason' = 'running' then
-    v_found := jsonb_set(
-      v_found,
-      '{data,kept_child}',
-      coalesce(to_jsonb(queue.kept_child(p_job, p_alive)), 'null')
+    v_found := v_found || jsonb_build_object(
+      'data', v_found -> 'data'
+        || jsonb_build_object('kept_child', queue.kept_child(p_job, p_alive))
+        || coalesce(
+          (
+            select jsonb_build_object(
+              'loop_blocker', i.id,
+              'loop_owner', coalesce('Job ' || i.id, 'Another job'),
+              'loop_blocked', queue.length_in_words((b.pulse ->> 'blocked_ms')::double precision)
+            )
+            from queue.leases as l
+            join unnest(p_alive) as w on w.worker = l.worker
+            cross join jsonb_to_record(nullif(w.summary -> 'blocker', 'null'))
+              as b (job_id text, workspace_id uuid, pulse jsonb)
+            cross join lateral (
+              values (case when p_is_open or b.workspace_id = p_job.workspace_id then b.job_id end)
+            ) as i (id)
+            where l.job_id = p_job.id
+              and l.pulse ->> 'blocked_ms' is null
+              and b.job_id <> p_job.id::text
+          ),
+          '{}'
+        )
     );
   end if;
   select * into v_error

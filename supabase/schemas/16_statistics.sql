@@ -891,7 +891,9 @@ begin
       case
         when v_is_open
           then jsonb_build_object('right', r.lacked, 'function', min(f.function::text))
-        else '{}'
+        else jsonb_build_object('is_idle', case
+          when 'public.lease_jobs'::regproc = any (v_denied) then ''
+        end)
       end
     from unnest(v_denied) as f (function)
     cross join lateral queue.lacked_right(f.function) as r (lacked)
@@ -1108,15 +1110,19 @@ $$;
 -- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
 -- each of up to 70 turns the first 20 ready jobs. The turns are those of such jobs, and of types
 -- whose attempts failed in the last hour. A running job is silent if the time since its last update
--- exceeds both a minute and the duration of 99 % of the jobs of its type. If too few jobs of the
--- type have ended, a job is silent after ten minutes. If an operator pauses a queue or a job type
--- for all workspaces, the pause is a finding in each workspace that has due jobs there.
+-- exceeds both a minute and, if enough jobs of its type have ended, the duration of 99 % of these.
+-- If an operator pauses a queue or a job type for all workspaces, the pause is a finding in each
+-- workspace that has due jobs there.
 create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
 returns setof queue.finding
 language sql stable
 set search_path = ''
 as $$
-with tried as materialized ( -- jobs that may wait for a retry, and jobs that run one
+with alive as materialized (
+  select *
+  from unnest(queue.live_workers(p_now))
+),
+tried as materialized ( -- jobs that may wait for a retry, and jobs that run one
   select j.*, d.is_cut
   from (
     select u.job_id, count(*) over () >= 1000 as is_cut
@@ -1320,7 +1326,7 @@ from ( -- code versions of each type that live workers run
     min(w.version) filter (
       where j.deployed_at is not null and w.version like '%+' || left(j.commit, 9)
     ) as newest
-  from unnest(queue.live_workers(p_now)) as w
+  from alive as w
   join queue.job_types as j on j.job_type = any (w.job_types)
     -- several projects may serve the internal types
     and not j.in_order
@@ -1435,6 +1441,17 @@ select
       ) as w
     ),
     'limit', queue.length_in_words(u.ms),
+    'stuck', (
+      select case
+        when cardinality(n.jobs) = 1 then 'the job'
+        else count(distinct a.job_id) || ' of these'
+      end
+      from alive as w
+      cross join jsonb_to_recordset(w.abandoned) as a (job_id text)
+      where a.job_id in (select j ->> 'job_id' from unnest(n.jobs) as j)
+        and coalesce(w.evidence, w.summary -> 'stopped') is null
+      having count(*) > 0
+    ),
     'shared', h.shared,
     'all_seen', h.all_seen,
     'seen', h.seen
@@ -1465,13 +1482,10 @@ from (
 ) as s
 cross join lateral greatest(
   60000,
-  coalesce(
-    queue.usual_ms(
-      coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000'),
-      s.job_type,
-      p_now
-    ),
-    600000
+  queue.usual_ms(
+    coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000'),
+    s.job_type,
+    p_now
   )
 ) as u (ms)
 cross join lateral (

@@ -58,6 +58,9 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     # a member does not see the function's name
     shown = [ada.explain(job_id)["next"], ada.findings(ACME)["workers_lack_right"]["next"]]
     assert str(shown).count("Notify the operator") == 2
+    engine.run("revoke execute on function public.lease_jobs from job_worker")
+    found = ada.findings(ACME)["workers_lack_right"]
+    assert "so they may not take jobs." in found["sentence"]
     assert right in remedy(engine.findings(ACME)["missing_right"])  # but an operator does
     assert "settle_jobs" not in str([shown, ada.rpc("explain_queue", p_workspace_id=ACME)])
     engine.run("grant execute on function public.settle_jobs to job_worker")
@@ -1047,12 +1050,25 @@ def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
         engine.run("select pg_cancel_backend(%s)", pid)
         assert isinstance(leased.exception(), psycopg.errors.QueryCanceled)
         blocked.result()
+        engine.run("drop trigger z_own on public.jobs")
+        engine.run(
+            "create constraint trigger z_own after update on public.jobs deferrable initially"
+            " deferred for each row execute function public.own()"
+        )
+        worker.run("begin; update public.jobs set updated_at = updated_at")
+        committed = engine.blocked(worker.run, "commit")
+        engine.advance(70)
+        late = engine.findings()["open_transaction"]
+        engine.run("select pg_cancel_backend(%s)", pid)
+        assert isinstance(committed.exception(), psycopg.errors.QueryCanceled)
+    assert late["sentence"].endswith("It runs commit and waits (PgSleep).")
     for said in shown:
         assert said["sentence"].endswith("It runs lease_jobs and waits (PgSleep).")
+    for said in (*shown, late):
         assert "z_own" in remedy(said)
         assert "pg_terminate_backend" not in str(said)
     assert "z_own" not in str(hidden)
-    assert remedy(hidden) == "Wait for the end of its call of lease_jobs."
+    assert remedy(hidden) == "Wait for the end of lease_jobs, which it runs."
     assert "locked the table" not in said_of_running["sentence"]
     assert remedy(said_of_running) == f"Wait for the end of lease_jobs, which session {pid} runs."
 
@@ -1712,6 +1728,23 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     assert "cancel" not in str(holders)
 
 
+def test_the_job_that_blocks_the_event_loop_of_its_neighbours_is_named(
+    engine: Engine, ada: Engine
+) -> None:
+    """A person of another workspace does not see its id."""
+    neighbour, _ = engine.start()
+    blocker, lease = engine.start(workspace=GLOBEX)
+    pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "memory_mb": 9, "blocked_ms": 16_000}
+    engine.report(lease, pulse=pulse)
+    blocked = "of the same process has blocked its event loop for 16 s within a minute."
+    said, hidden = engine.explain(neighbour), ada.explain(neighbour)
+    assert f" Job {blocker} {blocked}" in said["sentence"]
+    assert remedy(said) == f"Follow the advice of job {blocker}."
+    assert f" Another job {blocked}" in hidden["sentence"]
+    assert blocker not in str(hidden)
+    assert "same process" not in engine.explain(blocker)["sentence"]
+
+
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
     """`explain_job` shows that a stopped job's processor still runs.
 
@@ -1741,6 +1774,10 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     engine.advance(50)
     engine.report(again, pulse=pulse)
     assert "each retry can leave one more" in str(engine.explain(job_id)["next"])
+    engine.advance(20)  # no job of its type has ended
+    stuck = "Do not retry before that, because an earlier attempt of the job is still stuck"
+    assert stuck in engine.findings()["silent_jobs"]["next"][1]["words"]
+    engine.advance(-20)
     engine.settle(again, "failed", error={"type": "AttemptTimeout", "message": "slow"})
     engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
     assert "abandoned" in engine.explain(job_id)["sentence"]

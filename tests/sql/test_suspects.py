@@ -6,6 +6,7 @@ Until that job is known, the process's jobs are suspects and run in small groups
 import math
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -206,6 +207,19 @@ def test_a_worker_with_jobs_goes_on_beside_suspects(engine: Engine) -> None:
     engine.advance(31)
     assert engine.lease(1, worker="w1") == []
     engine.elapse(60)
+
+
+def test_a_process_for_suspects_is_not_live_after_its_run(engine: Engine) -> None:
+    """It begins no further run, unlike a worker without jobs."""
+    live = "select count(*) from unnest(queue.live_workers(queue.clock()))"
+    for worker, slots in (("w1", [{"job_types": ["work"], "limit": 1}]), ("w2", [])):
+        run_id = str(uuid4())
+        engine.lease(1, worker=worker, slots=slots, tick_id=run_id)
+        request = {"worker_id": worker, "summary": {}, "tick_id": run_id}
+        engine.rpc("tick_finished", p_request=request)
+    assert engine.one(live) == 2
+    engine.advance(15)
+    assert engine.one(live) == 1
 
 
 def test_what_its_stack_names_pays_and_the_others_run_on(engine: Engine) -> None:
