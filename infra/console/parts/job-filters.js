@@ -210,14 +210,15 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
  * Shows each filter for which `Choices` has no select, with a button that removes the filter. A
  * phone has no select of time ranges.
  */
-export const Chips = ({ filter, onFilter }) =>
-  describe(filter)
-    .filter(
-      ([field]) =>
-        !["search", "job_type"].includes(field) &&
-        (field !== "since" || isPhone() || rangeOf(filter) === CUSTOM),
-    )
-    .map(
+export function Chips({ filter, onFilter }) {
+  const shown = describe(filter).filter(
+    ([field]) =>
+      !["search", "job_type"].includes(field) &&
+      (field !== "since" || isPhone() || rangeOf(filter) === CUSTOM),
+  );
+  if (shown.length === 0) return null;
+  return html`<div class="tags">
+    ${shown.map(
       ([field, name, value]) =>
         html`<button
           type="button"
@@ -227,4 +228,6 @@ export const Chips = ({ filter, onFilter }) =>
           aria-label=${`Remove filter ${name} ${value}`}>
           ${name}: ${value} ×
         </button>`,
-    );
+    )}
+  </div>`;
+}

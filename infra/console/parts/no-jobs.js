@@ -32,13 +32,15 @@ export function EmptyState({ state, filter, none, onFilter, retry }) {
             /^[0-9a-f]{2,5}$/i.test(filter.search) &&
             html`<p>A search finds an id by at least six of its characters.</p>`
           }
-          ${
-            words &&
-            quietButton("Clear the search and filters", () =>
-              onFilter({ ...none, state: filter.state }),
-            )
-          }
-          ${(filter.state || !words) && quietButton("Show all jobs", () => onFilter(none))}
+          <div class="actions">
+            ${
+              words &&
+              quietButton("Clear the search and filters", () =>
+                onFilter({ ...none, state: filter.state }),
+              )
+            }
+            ${(filter.state || !words) && quietButton("Show all jobs", () => onFilter(none))}
+          </div>
         <//>`
         : html`<${Empty} title="No jobs yet">
           <p>Enqueue a job here, or by a command. It then appears in this list.</p>

@@ -75,7 +75,7 @@ function Timestamp({ at }) {
 }
 
 /** Shows a time in the words that `format` returns. A screen reader does not announce each change. */
-export function Age({ at, format }) {
+export function Age({ at, format = inFull }) {
   return html`<time datetime=${at} title=${utc(at)} aria-live="off">${format(at, useNow())}</time>`;
 }
 
