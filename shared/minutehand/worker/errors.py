@@ -186,7 +186,7 @@ def _missing_variable(error: BaseException) -> object:
 
 def _status(error: BaseException, response: Any) -> int | None:
     """Return the HTTP status of an error's response, or of an error of a vendor's library."""
-    values = [attribute(response, "status_code")]
+    values = [attribute(response, "status_code"), *(_refused_by_proxy(error) or ())]
     values += [attribute(error, name) for name in ("status_code", "status")]
     if not type(error).__name__.startswith("SMTP"):  # its code is no HTTP status
         values.append(attribute(error, "code"))
@@ -209,6 +209,8 @@ def _addresses(chain: list[BaseException]) -> tuple[str | None, str | None]:
 
 def _contacted(error: BaseException) -> str | None:
     """Return the address to which no connection could be made, from the frames of an error."""
+    if proxied := _refused_by_proxy(error):
+        return proxied[0]
     for frame, _ in walk_tb(error.__traceback__):
         names = frame.f_locals
         if frame.f_code.co_name in {"connect_tcp", "create_connection"}:
@@ -220,6 +222,23 @@ def _contacted(error: BaseException) -> str | None:
             return f"{host}:{port}" if is_host and isinstance(port, int | str) else None
         if frame.f_code.co_name == "start_tls" and (host := names.get("server_hostname")):
             return str(host)
+    return None
+
+
+def _refused_by_proxy(error: BaseException) -> tuple[str, int] | None:
+    """Return the proxy that refused to connect to the server, and the status of its response."""
+    for frame, _ in walk_tb(error.__traceback__):
+        names = frame.f_locals
+        connection = names.get("self")
+        if (origin := attribute(connection, "_proxy_origin")) is not None:  # of httpcore
+            status = attribute(names.get("connect_response"), "status")
+            address = f"{origin.host.decode()}:{origin.port}"
+        elif frame.f_code.co_name == "_tunnel" and isinstance(connection, HTTPConnection):
+            address, status = f"{connection.host}:{connection.port}", names.get("code")
+        else:
+            continue
+        if isinstance(status, int) and status >= 400:
+            return address, status
     return None
 
 

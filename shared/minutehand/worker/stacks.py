@@ -3,10 +3,12 @@
 import asyncio
 import os
 import resource
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
 from traceback import walk_stack
@@ -65,32 +67,56 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
 
 
 def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
-    """Return the name and the process id of the program for which an attempt waits, or None."""
+    """Return the program for which an attempt waits, with its process id, or None.
+
+    If the program has ended, return a process that keeps its output open.
+    """
     for frame, _ in _running(task, thread)[::-1]:
         program: Any = frame.f_locals.get("self")
         if type(program) is asyncio.subprocess.Process:
             program = vars(program)["_transport"].get_extra_info("subprocess")
         # `isinstance` would run code of a lazy object of the user
-        if issubclass(type(program), subprocess.Popen) and _is_running(program):
+        if issubclass(type(program), subprocess.Popen):
             args: Any = program.args
             first = args[0] if isinstance(args, list | tuple) else args
             known = isinstance(first, str | bytes | os.PathLike)
             word = os.fsdecode(first).partition(" ")[0] if known else ""
             # other arguments, and variables before a command, may be secrets
             name = "sh" if "=" in word else Path(word).name[:100]
-            return f"{name} (pid {program.pid})".lstrip()
+            if not _has_ended(program):
+                return f"{name} (pid {program.pid})".lstrip()
+            if keeper := _keeper_of_output(program):
+                return f"{keeper}, which keeps the output of {name or 'a program'} open"
     return None
 
 
-def _is_running(program: subprocess.Popen[Any]) -> bool:
-    """Return False also for a program that has ended while a child of it keeps its output open."""
+def _has_ended(program: subprocess.Popen[Any]) -> bool:
     if program.returncode is not None:
-        return False
+        return True
     try:
-        stat = Path(f"/proc/{program.pid}/stat").read_bytes()
+        state = Path(f"/proc/{program.pid}/stat").read_bytes()
     except OSError:
-        return not Path("/proc/self/stat").exists()
-    return stat.rpartition(b") ")[2][:1] not in b"ZX"
+        return Path("/proc/self/stat").exists()
+    return state.rpartition(b") ")[2][:1] in b"ZX"
+
+
+def _keeper_of_output(program: subprocess.Popen[Any]) -> str | None:
+    """Return the name and the process id of a later process that can write into its output."""
+    with suppress(OSError, ValueError):  # the system has no such folder, or a pipe was closed
+        pipes = {
+            os.readlink(f"/proc/self/fd/{pipe.fileno()}")
+            for pipe in (program.stdout, program.stderr)
+            if pipe is not None
+        }
+        for process in Path("/proc").iterdir():
+            # a child usually has a greater id than its parent, so few processes are read
+            if process.name.isdigit() and int(process.name) > program.pid:
+                with suppress(OSError):  # the process has ended, or belongs to another user
+                    for file in (process / "fd").iterdir():
+                        if os.readlink(file) in pipes and file.lstat().st_mode & stat.S_IWUSR:
+                            name = (process / "comm").read_text().strip()
+                            return f"{name} (pid {process.name})"
+    return None
 
 
 def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> CodeLocation | None:

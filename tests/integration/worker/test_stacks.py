@@ -68,15 +68,17 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
         assert child_process(task, "") is None
 
 
-async def test_a_program_that_has_ended_is_not_named() -> None:
-    """A child of it may keep its output open."""
+async def test_a_process_that_keeps_the_output_of_an_ended_program_open_is_named() -> None:
+    """The processor waits for the end of the output, so the program itself is not named."""
     run = partial(subprocess.Popen, "sleep 0.6 &", shell=True, stdout=subprocess.PIPE)
     with run() as program:
         until(lambda: b") Z " in Path(f"/proc/{program.pid}/stat").read_bytes())
         task = asyncio.create_task(asyncio.to_thread(program.communicate))
         asyncio.get_running_loop().set_default_executor(JobExecutor())
         await asyncio.sleep(0.1)
-        assert (child_process(task, ""), task.done()) == (None, False)
+        keeper = child_process(task, "") or ""
+        assert re.fullmatch(r"sleep \(pid \d+\), which keeps the output of sleep open", keeper)
+        assert f"(pid {program.pid})" not in keeper
         await task
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import MutableMapping
 from email.message import Message
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +28,7 @@ from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
 from minutehand.worker.errors import CodeLocation, ending_error, error_info, location_in
 from minutehand.worker.testing import ProcessorTest
+from tests.support.http_server import http_server
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
 
@@ -185,6 +187,22 @@ def test_an_error_of_a_proxy_names_the_proxy(url: str) -> None:
     with pytest.raises(ConnectionRefusedError) as refusal:
         socket.create_connection(("localhost", 1))
     assert error_info(refusal.value).address == "localhost:1"
+
+
+def test_a_proxy_that_refuses_to_connect_is_named_with_its_status() -> None:
+    """The server of the request sent no response."""
+    url = "https://vat.test/"
+    with http_server(lambda *_: (200, b"", {})) as server:  # it rejects the method CONNECT
+        proxy = server.removeprefix("http://")
+        opener = build_opener(ProxyHandler({"https": f"http://u:secret@{proxy}"}))
+        calls = partial(httpx.get, url, proxy=server), partial(opener.open, url)
+        for call, error in zip(calls, (httpx.ProxyError, URLError), strict=True):
+            with pytest.raises(error) as found:
+                call()
+            info = error_info(found.value)
+            assert (info.address, info.model_dump()["status"]) == (proxy, 501)
+            assert f"({proxy}" in info.message  # urllib does not name the server
+            assert "secret" not in str(info)
 
 
 @pytest.mark.parametrize(
