@@ -270,19 +270,18 @@ const DID = {
 };
 
 /**
- * Return a sentence with the run times of a type in the last day, for a run that sends updates, and
- * the advice about a long run. Return null if no job of the type ended, or if the job may be in
- * trouble for another reason.
+ * Return a sentence with the run times of a type, and the advice about a long run. Return null if no
+ * job of the type ended, or if the job may be in trouble.
  */
 function paceOf({ next, data }) {
   const { typical, longest, of_jobs: jobs, usual, late_since: late } = data;
   const most = typical ?? longest;
   const share = typical ? "99 % of " : "";
+  const advice = next.find(({ words }) => words.includes("should suffice"));
   return most && !late && (usual || next[0].kind === "none")
     ? {
-        since: data.run_since,
-        words: `Earlier jobs of its type took ${most} or less (${share}${jobs} in 24 h).`,
-        advice: next.find(({ words }) => words.includes("should suffice")),
+        words: `${share}${jobs} of its type took ${most} or less in the last 24 h. ${advice?.words ?? ""}`,
+        advice,
       }
     : null;
 }
@@ -323,9 +322,8 @@ const ERROR_AT_END = /(failed at [^.]*?): .*/s;
 
 const FIRST_SENTENCE = /^(.*?(?:\.(?= [A-Z0-9])|$))(.*)$/s;
 
-/** The sentences with the time of a run and the run times of its type, which `paceOf` replaces. */
+/** The sentence with the time of a run, and the one after it, which `paceOf` replaces. */
 const PACE = /It has run since .*? or less\. ?/;
-/** The sentence with the time of a run. */
 const RUN = /It has run since \S+ \S+\. ?/;
 
 /** The place in a step, which the sentence about a silent job has too. */
@@ -364,8 +362,7 @@ function Explained({ explained, job, update, pace, remedies }) {
       ${
         pace &&
         html` <span class="muted">
-          It has run for <${Age} at=${pace.since} />. <${Sentence}
-            text=${[pace.words, pace.advice?.words].filter(Boolean).join(" ")} />
+          It has run for <${Age} at=${explanation.data.run_since} />. <${Sentence} text=${pace.words} />
         </span>`
       }
       <${Sentence} text=${rest.replace(pace ? PACE : update?.silent && RUN, "")} />
@@ -377,12 +374,16 @@ function Explained({ explained, job, update, pace, remedies }) {
       }
     </p>
     <${Steps}
-      next=${warned(explanation.next, groups, attention)
-        ?.filter((step) => step !== pace?.advice)
-        .map((step) => ({
-          ...step,
-          words: update?.silent ? step.words.replace(PLACE, "this call") : step.words,
-        }))}
+      next=${warned(
+        explanation.next
+          ?.filter((step) => step !== pace?.advice)
+          .map((step) => ({
+            ...step,
+            words: step.words.replace(update?.silent && PLACE, "this call"),
+          })),
+        groups,
+        attention,
+      )}
       here=${`/jobs/${job.id}`}
       buttonOf=${(words) => remedies.find(({ step }) => step.test(words))?.button} />
     ${explanation.outlook && html`<p class="muted"><${Sentence} text=${explanation.outlook} /></p>`}
@@ -628,12 +629,9 @@ function RowDetails({ row, job, place, attempts, onReplay }) {
   }
   if (row.isRunning)
     return html`<p class="muted">
-        ${range}${place && html`, last seen at <code>${place}</code>`}. The result appears when the
-        step ends.
-      </p>
-      <div class="actions start">
-        ${quietButton("Go to the logs", () => document.getElementById("h-log")?.scrollIntoView())}
-      </div>`;
+      ${range}${place && html`, last seen at <code>${place}</code>`}. The result appears when the
+      step ends.
+    </p>`;
   return html`<${StepDetails} row=${row} onReplay=${onReplay} />`;
 }
 
@@ -671,7 +669,7 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
     ${fact("Queue time", job.times?.queue_ms > 0 && duration(job.times.queue_ms))}
     ${fact("Duration", job.started_at && html`<${RunTime} row=${job} />`)}
     ${fact(
-      "Usual duration",
+      data.typical ? "Usual duration" : "Jobs of its type",
       !isRunning &&
         usual &&
         html`${usual} or less<span class="under">
