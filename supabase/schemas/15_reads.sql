@@ -122,6 +122,7 @@ $$;
 
 -- Convert a row of public.jobs to the JSON object that clients receive. queue_ms is the time from
 -- the job's due time to its first start, and run_ms is the total duration of all attempts.
+-- last_update is the kind and time of the last update that the worker of a running job reported.
 -- p_is_listed: True if the JSON object is part of a list of jobs. An object in a list contains a
 --   shortened error message, and only the first three simple values of the payload.
 create function queue.job_json(p_job public.jobs, p_is_listed boolean default false)
@@ -142,10 +143,11 @@ declare
   v_wait queue.waits;
   v_since timestamptz;
   v_worker text;
+  v_pulse jsonb;
   v_looked_up jsonb := '{"next_run_at": null, "waiting_for": null}';
 begin
   if p_job.status = 'processing' then
-    select l.leased_at, w.worker_id into v_since, v_worker
+    select l.leased_at, w.worker_id, l.pulse into v_since, v_worker, v_pulse
     from queue.leases as l
     join queue.workers as w on w.worker = l.worker
     where l.job_id = p_job.id;
@@ -205,7 +207,12 @@ begin
       'run_ms', round(v_run::numeric, 1),
       'earlier_ms', round(coalesce(p_job.run_ms, 0)::numeric, 1), -- duration of earlier attempts
       'runs', p_job.fence
-    )
+    ) || case
+      when v_pulse ->> 'last' not in ('start', 'end') then jsonb_build_object(
+        'last_update', jsonb_build_object('kind', v_pulse -> 'last', 'at', v_pulse -> 'since')
+      )
+      else '{}'
+    end
   );
   if p_is_listed then
     v_hidden := v_hidden || '{payload,result,error_data}'::text[];
@@ -666,6 +673,12 @@ begin
             then j.finished_at is not null and j.updated_at < v_since - interval '30 seconds'
           when j.status = 'pending' and coalesce(j.next_retry_at, j.scheduled_for) > v_since
             then false -- a scheduled job becomes due without a change of its row
+          when j.status = 'processing' and exists (
+            select from queue.leases as l
+            where l.job_id = j.id
+              -- a pulse reports an update after up to 15 seconds, and does not change the row
+              and (l.pulse ->> 'since')::timestamptz > v_since - interval '20 seconds'
+          ) then false
           else pg_visible_in_snapshot(
             (v_end - ((v_end - j.xmin::text::bigint) & 4294967295))::text::xid8,
             v_seen

@@ -103,6 +103,25 @@ def test_a_list_shows_ids_of_a_payload_last(engine: Engine, ada: Engine) -> None
     assert row["glimpse"] == f"region: eu, version: 1, job: {ACME}"
 
 
+def test_a_list_has_the_last_update_of_a_running_job(engine: Engine, ada: Engine) -> None:
+    """A pulse does not change the job's row, but a later read returns the row again."""
+    engine.enqueue({})
+    [lease] = engine.lease(1)
+
+    def read(read_before: Json) -> Json:
+        cursor = {"since": read_before["now"], "seen": read_before["seen"]}
+        return ada.rpc("list_jobs", p_cursor=cursor)
+
+    page = ada.rpc("list_jobs")
+    assert "last_update" not in page["jobs"][0]["times"]
+    engine.report(lease, pulse={"last": "output", "for_ms": 2000, "memory_mb": 9})
+    page = read(page)
+    assert page["jobs"][0]["times"]["last_update"]["kind"] == "output"
+    engine.elapse(30)
+    page = read(page)
+    assert read(page)["jobs"][0].keys() == {"id"}
+
+
 def test_a_list_is_of_the_workspace_joined_first_and_an_operators_of_all(
     engine: Engine, bob: Engine, ada: Engine
 ) -> None:

@@ -121,9 +121,7 @@ const ACTIONS = {
         (isOne ? "It ends immediately" : "Waiting jobs end immediately");
       const running =
         states.includes("running") &&
-        (isOne
-          ? "If its worker responds, the worker asks the job to stop within five seconds. Otherwise, the job ends after its lease has expired"
-          : "Workers that respond ask running jobs to stop within five seconds. Other running jobs end after their leases have expired");
+        "A worker that responds asks a running job to stop within five seconds. Otherwise, the job ends after its lease has expired";
       return `${[waiting, running, "Child jobs are cancelled too"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],

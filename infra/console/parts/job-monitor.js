@@ -544,17 +544,24 @@ function Row({ row, known, index, isChosen, pick }) {
 }
 
 /**
- * Shows the progress of a running job, or the time of a delayed job's next run, and the attempts of
- * a job that has failed. A phone shows the duration or the time of creation too, because it has no
- * columns for them.
+ * Shows the progress of a running job or its last update, or the time of a delayed job's next run,
+ * and the attempts of a job that has failed. A phone shows the duration or the time of creation
+ * instead of the last update, because it has no columns for them.
  */
 function StateNote({ row }) {
   const next = useJobState(row) !== "queued" && nextRunOf(row);
   const isRunning = row.status === "processing";
   const hasFailed = row.status === "failed" || row.attempts > 1;
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
+  const update = percentage(row.progress) === 0 && row.times?.last_update;
   return html`<span class="state-note small muted">
     ${isRunning && html`<${JobProgress} job=${row} compact />`}
+    ${
+      update &&
+      html`<span class="phone-less">
+        last ${update.kind} <${When} at=${update.at} />
+      </span>`
+    }
     ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
     ${
       hasFailed &&
