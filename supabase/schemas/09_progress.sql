@@ -299,7 +299,7 @@ begin
     select l.job_id
     from unnest(v_items) as i
     join queue.leases as l on l.job_id = i.job_id
-    where num_nonnulls(i.lease_seconds, i.pulse, i.progress ->> 'percentage') > 0
+    where num_nonnulls(i.lease_seconds, i.pulse) > 0
       or l.expires_at < queue.clock() + make_interval(secs => 0.8 * l.lease_seconds)
     order by l.job_id
     for no key update of l skip locked

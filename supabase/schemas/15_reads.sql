@@ -2801,7 +2801,7 @@ $$;
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
 -- estimated_end_at: Time at which the progress reaches 100 % at its pace since the first report of
---   this run. Null for reports within less than 5 seconds.
+--   this run that came with a pulse. Null for reports within less than 10 seconds.
 -- run_since: Start of this run. Null without an update.
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
@@ -2899,7 +2899,7 @@ begin
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
         'estimated_end_at', case
-          when e.growth >= 0.1 and e.until >= e.since + interval '5 seconds'
+          when e.growth >= 0.1 and e.until >= e.since + interval '10 seconds'
             then e.until + (e.until - e.since) * (e.rest / e.growth)
         end,
         'run_since', l.leased_at,
