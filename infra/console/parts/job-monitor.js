@@ -476,7 +476,7 @@ function GroupHead({
           }
         </span>
         <span class=${classes("job-note", error && "bad")} title=${error ?? place}>
-          ${error ?? (place && html`<${Sentence} text=${place} isShort />`)}
+          ${(isPhone() ? causeOf(error) : error) ?? (place && html`<${Sentence} text=${place} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">oldest <${When} at=${since} /></span>`}
         ${advise && foldButton("What to do", isAdvised, () => advise(!isAdvised))}
