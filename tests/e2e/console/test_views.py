@@ -95,7 +95,6 @@ def test_a_link_has_all_filters_of_a_list(visit: Visit, worker: HandWorker) -> N
     click(page, "Clear the search and filters")
     page.locator("tr[data-status=completed] input").check()
     bar = page.get_by_role("region", name="Selected jobs")
-    expect(bar).to_contain_text("1 completed job")
     expect(bar.get_by_role("button", name="Copy ids")).to_be_visible()
     click(bar, "Enqueue 1 completed again")
     click(dialog, "Enqueue the job again")
