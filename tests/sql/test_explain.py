@@ -1412,7 +1412,11 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         shown = f" {alike} of 2 running jobs of its type are silent at this line."
         assert shown in engine.explain(hangs)["sentence"]
     engine.settle(other)
-    busy = pulse | {"for_ms": 300_000, "blocked_ms": 56_000, "program": "ffmpeg (pid 7)"}
+    busy = pulse | {
+        "for_ms": 300_000,
+        "blocked_ms": 56_000,
+        "program": "the program ffmpeg (pid 7)",
+    }
     engine.report(lease, pulse=busy)
     said = engine.explain(hangs)
     assert "blocked the event loop of the worker for 56 s within a minute." in said["sentence"]

@@ -562,7 +562,7 @@ class Pulse(Model):
     #: Milliseconds of the last minute for which the job's own code blocked the event loop, or None
     #: for less than 10 seconds.
     blocked_ms: int | None = None
-    #: Name and process id of the program for which the job waits, for example `ffmpeg (pid 7)`.
+    #: What the job waits for: `the program ffmpeg (pid 7)`, or a lock of asyncio.
     program: str | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int

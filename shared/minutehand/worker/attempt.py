@@ -38,6 +38,7 @@ from minutehand.worker.settlement import (
     settle_item,
 )
 from minutehand.worker.stacks import (
+    awaited_lock,
     child_process,
     code_location,
     database_sessions,
@@ -332,7 +333,8 @@ class Attempt:
         sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
         until, used = self.timeout_at, memory // MEMORY_MB
-        location, program = code_location(*code), child_process(*code[:2])
+        location = code_location(*code)
+        program = child_process(*code[:2]) or awaited_lock(*code[:2])
         blocked = 0 if self._coroutine is None else round(self._coroutine.blocked_seconds)
         blocked = 0 if blocked < REPORTED_BLOCK_SECONDS else blocked
         current = updates.last_at, location, sessions, used, beside, until, blocked, program

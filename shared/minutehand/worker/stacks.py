@@ -84,9 +84,19 @@ def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
             # other arguments, and variables before a command, may be secrets
             name = "sh" if "=" in word else Path(word).name[:100]
             if not _has_ended(program):
-                return f"{name} (pid {program.pid})".lstrip()
+                return f"the program {name} (pid {program.pid})".replace("  ", " ")
             if keeper := _keeper_of_output(program):
-                return f"{keeper}, which keeps the output of {name or 'a program'} open"
+                return f"the program {keeper}, which keeps the output of {name or 'a program'} open"
+    return None
+
+
+def awaited_lock(task: asyncio.Task[Any] | None, thread: str) -> str | None:
+    """Return the kind of the lock for which an attempt waits, and the number of waiting tasks."""
+    for frame, _ in _running(task, thread)[-1:]:
+        lock: Any = frame.f_locals.get("self")
+        if type(lock) in {asyncio.Lock, asyncio.Semaphore, asyncio.BoundedSemaphore}:
+            count = len(vars(lock)["_waiters"] or ())
+            return f"an asyncio.{type(lock).__name__} (tasks that wait for it: {count})"
     return None
 
 

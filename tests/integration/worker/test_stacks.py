@@ -16,7 +16,7 @@ import pytest
 from minutehand.queue.models import JobId
 from minutehand.worker import Job, JobContext, Registry, attempt, current_job
 from minutehand.worker.current_job import JobExecutor, RecordedCoroutine
-from minutehand.worker.stacks import child_process, database_sessions
+from minutehand.worker.stacks import awaited_lock, child_process, database_sessions
 from tests.integration.worker.test_clocks import working
 from tests.support.engine import Engine, Json
 from tests.support.patience import until
@@ -63,7 +63,7 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
     ):
         task = asyncio.create_task(process)
         program = await asyncio.to_thread(until, partial(child_process, task, ""))
-        assert re.fullmatch(rf"{name}\(pid \d+\)", program)
+        assert re.fullmatch(rf"the program {name}\(pid \d+\)", program)
         await task
         assert child_process(task, "") is None
 
@@ -77,9 +77,24 @@ async def test_a_process_that_keeps_the_output_of_an_ended_program_open_is_named
         asyncio.get_running_loop().set_default_executor(JobExecutor())
         await asyncio.sleep(0.1)
         keeper = child_process(task, "") or ""
-        assert re.fullmatch(r"sleep \(pid \d+\), which keeps the output of sleep open", keeper)
+        assert re.fullmatch(
+            r"the program sleep \(pid \d+\), which keeps the output of sleep open", keeper
+        )
         assert f"(pid {program.pid})" not in keeper
         await task
+
+
+async def test_the_lock_for_which_a_processor_waits_is_found() -> None:
+    """Also the number of tasks that wait for it."""
+    lock = asyncio.Lock()
+    await lock.acquire()
+    tasks = [asyncio.create_task(lock.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)
+    found = awaited_lock(tasks[0], "")
+    lock.release()
+    await tasks[0]
+    tasks[1].cancel()
+    assert found == "an asyncio.Lock (tasks that wait for it: 2)"
 
 
 async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:
