@@ -2420,8 +2420,10 @@ from (
       ('suspect', 'It runs alone next, in a process of its own.'),
       (
         'locked',
-        'A session (pid {pid}) has locked [the table {locked}|its row] in an open transaction '
-          'since {held_since}, so [{effect}|it can neither start nor end].[ {work}.]'
+        'A session (pid [{locker}) has locked its row, and waits for the session with pid {pid}, '
+          'whose transaction has been open|{pid}) has locked the table {locked} in an open '
+          'transaction|{pid}) has locked its row in an open transaction] since {held_since}, so '
+          '[{effect}|it can neither start nor end].[ {work}.]'
       ),
       (
         'open_transaction',
@@ -3592,9 +3594,9 @@ $$;
 
 -- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
 -- returned only if its transaction has been open for at least two seconds. If a session that has
--- locked a row waits for another session, return the last session in the chain of waits, because
--- the last session must end first. The xmax of a row identifies the transaction that has locked the
--- row (supabase/DECISIONS.md).
+-- locked a row waits for another session, return it as `locker`, and as `pid` the last session in
+-- the chain of waits, which must end first. The xmax of a row identifies the transaction that has
+-- locked the row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
 returns table (
   job_id uuid,
@@ -3603,12 +3605,19 @@ returns table (
   application text,
   call text,
   work text,
-  triggers text
+  triggers text,
+  locker integer
 )
 language sql stable
 set search_path = ''
 as $$
-select distinct on (j.id) j.id, a.pid, s.since, a.application_name, w.*
+select distinct on (j.id)
+  j.id,
+  a.pid,
+  s.since,
+  a.application_name,
+  w.*,
+  nullif(l.pid, a.pid)
 from public.jobs as j
 join pg_catalog.pg_locks as l on l.transactionid = j.xmax
 cross join lateral queue.last_blocker(l.pid) as b (pid)
@@ -4026,14 +4035,19 @@ select
         -- the worker stores the class in place of an empty message
         nullif(a.traceback #>> '{causes,-1,message}', a.traceback #>> '{causes,-1,type}')
       )
-      from queue.attempts as a
-      where a.job_id = p_job.id
-        and a.traceback ? 'causes'
+      from (
+        select o.traceback
+        from queue.attempts as o
+        where o.job_id = p_job.id
+          -- other attempts may have failed for another cause
+          and (o.error_message, o.error_data) = (p_job.error_message, p_job.error_data)
+        order by o.fence desc
+        limit 1
+      ) as a
+      where a.traceback ? 'causes'
         and not a.traceback #> '{causes,-1}' ? 'handled'
         -- the other errors of a task group are not the cause of its first error
         and a.traceback #> '{causes,0,frames,0}' is distinct from a.traceback #> '{frames,0}'
-      order by a.fence desc
-      limit 1
     )
   ) as cause,
   case
@@ -4177,7 +4191,9 @@ begin
     'estimated_start_at', null,
     'data', '{}'::jsonb,
     'since', coalesce(p_job.finished_at, p_job.scheduled_for, p_job.created_at),
-    'cause', v_error.cause
+    'cause', case -- a job that runs or waits keeps the error of an earlier attempt
+      when v_found ->> 'reason' in ('failed', 'backing_off') then v_error.cause
+    end
   ) || v_found;
   v_revoked_at := case
     when p_job.status in ('pending', 'processing') then queue.revoked_for(case

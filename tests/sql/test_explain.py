@@ -1023,6 +1023,22 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
 
+        # The session that has the row may wait for another one, which has not locked the row.
+        with engine.another_session() as waiting:
+            session.run("select pg_advisory_xact_lock(7)")
+            waiting.run("begin")
+            waiting.run(lock, [runs])
+            locker = waiting.one("select pg_backend_pid()")
+            blocked = waiting.blocked(waiting.run, "select pg_advisory_xact_lock(7)")
+            engine.advance(10)
+            said = engine.explain(runs)
+            session.run("rollback; begin")
+            blocked.result()
+            waiting.run("rollback")
+        row = f"A session (pid {locker}) has locked its row, and waits for the session with pid {pid},"
+        assert said["sentence"].startswith(row)
+        assert f"pg_terminate_backend({pid})" in remedy(said)
+
         # A lock for a foreign key (FOR KEY SHARE) does not prevent a job from running.
         session.run("select from public.jobs where id = %s for key share", runs)
         engine.advance(10)
@@ -1215,6 +1231,16 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         engine.settle(lease, "failed", error=error)
         said = engine.explain(fails)
         assert (said["cause"], "at a.py:1" in remedy(said)) == (cause, True)
+
+    # an earlier attempt's cause is not that of another state, or of another error
+    engine.retry(fails)
+    lease = engine.lease_one()
+    assert engine.explain(fails)["cause"] is None
+    engine.settle(lease, "failed", error={"type": "E", "message": "another"})
+    assert engine.explain(fails)["cause"] is None
+    engine.retry(fails)
+    engine.settle(engine.lease_one())
+    assert engine.explain(fails)["cause"] is None
 
 
 @pytest.mark.parametrize(("limit", "delay", "waits"), [(1, 0, True), (2, 0, False), (1, 60, False)])
