@@ -148,6 +148,7 @@ create table queue.job_types (
   -- commit and time of the deployment that registered the type, or null if the workers report none
   commit text,
   deployed_at timestamptz,
+  refused_at timestamptz, -- time since which the type has a refusal
   constraint commit_has_at_most_100_characters check (char_length(commit) <= 100),
   -- If a worker publishes a job type with an invalid value, the error contains the name of the
   -- violated constraint. No constraint combines "between" with another condition, because Postgres

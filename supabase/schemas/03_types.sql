@@ -450,6 +450,18 @@ begin
         from jsonb_to_recordset(p_types) as m (module text, failure text)
         join queue.job_types as o on o.source ~ ('^' || m.module || '[:.]')
       ) as k
+      union all -- a module that loads again may no longer have all its types
+      select jsonb_build_object('job_type', o.job_type, 'failure', '')
+      from queue.job_types as o
+      where o.refusal is not null
+        and split_part(o.source, ':', 1) in (
+          select split_part(m.source, ':', 1)
+          from jsonb_to_recordset(p_types) as m (source text)
+        )
+        and not exists (
+          select from jsonb_to_recordset(p_types) as m (job_type text, module text)
+          where m.job_type = o.job_type or o.source ~ ('^' || m.module || '[:.]')
+        )
     ) as t
     order by t.value ->> 'job_type'
   loop
@@ -459,7 +471,11 @@ begin
     );
     if v_type ? 'failure' then
       update queue.job_types
-      set refusal = left(v_type ->> 'failure', 1000)
+      set
+        refusal = left(nullif(v_type ->> 'failure', ''), 1000),
+        refused_at = case
+          when v_type ->> 'failure' <> '' then coalesce(refused_at, queue.clock())
+        end
       where job_type = v_type ->> 'job_type';
       continue;
     end if;
@@ -488,9 +504,11 @@ begin
         and v_type ->> 'job_type' !~ '[[:cntrl:]]'
       then
         -- schema version 0 means that no worker has published the type
-        insert into queue.job_types as t (job_type, schema_version, refusal)
-        values (v_type ->> 'job_type', 0, left(sqlerrm, 1000))
-        on conflict (job_type) do update set refusal = excluded.refusal;
+        insert into queue.job_types as t (job_type, schema_version, refusal, refused_at)
+        values (v_type ->> 'job_type', 0, left(sqlerrm, 1000), queue.clock())
+        on conflict (job_type) do update set
+          refusal = excluded.refusal,
+          refused_at = coalesce(t.refused_at, excluded.refused_at);
       end if;
     end;
   end loop;

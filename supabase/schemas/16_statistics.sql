@@ -1291,7 +1291,7 @@ union all
 select
   'warn',
   'refused_type',
-  min(t.registered_at),
+  min(t.refused_at),
   t.refusal,
   jsonb_build_object(
     'job_type', min(t.job_type),

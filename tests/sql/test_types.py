@@ -1,7 +1,7 @@
 """Registration of job types, and the limits for what a worker may register."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -53,6 +53,23 @@ def test_a_type_that_is_refused_stops_no_other(engine: Engine, bad: Json) -> Non
         engine.enqueue(job_type=name)
     engine.register("bad")
     assert known(engine, "bad")["refusal"] is None
+
+
+def test_a_module_that_loads_again_ends_the_failure_of_all_its_types(engine: Engine) -> None:
+    """Another worker may have registered one of the types. The failure begins at its report."""
+    for name in ("day", "night"):
+        engine.register(name, source=f"zero:{name}")
+    engine.advance(600)
+    began = engine.now()
+    for failure in ("SyntaxError", "NameError"):
+        publish(engine, {"module": "zero", "failure": failure})
+        engine.advance(60)
+    found = engine.findings()["refused_type"]
+    assert (found["cause"], found["sentence"][-15:]) == ("NameError", " of day, night.")
+    assert 0 <= (datetime.fromisoformat(found["since"]) - began).total_seconds() < 30
+    engine.register("day", source="zero:day")
+    assert "refused_type" not in engine.findings()
+    assert known(engine, "night")["refusal"] is None
 
 
 def test_an_older_worker_that_waited_for_a_newer_one_sees_what_it_published(engine: Engine) -> None:
