@@ -105,19 +105,20 @@ const AGED = /(since|reported at|started at) $/;
 /**
  * Shows a sentence with code, short times and links to jobs. The tooltip of each short time is the
  * full time. `since` and a time become `for` and a duration, and `reported at` or `started at` and a
- * time become `reported` or `started` and an age. If `isShort` is true, lines of code have no
- * folders.
+ * time become `reported` or `started` and an age, except in the reason at an earlier time. If
+ * `isShort` is true, lines of code have no folders.
  */
 export const Sentence = ({ text, isShort = false }) =>
   String(text ?? "")
     .split(MARKED)
     .map((part, index, parts) => {
       const kind = index % MARKS.length;
-      if (kind === 0 && parts[index + 1])
+      const isPast = / at that time: /.test(text);
+      if (kind === 0 && parts[index + 1] && !isPast)
         part = part.replace(AGED, (_, words) =>
           words === "since" ? "for " : words.replace("at", ""),
         );
-      const [, aged] = (kind === 1 && part && parts[index - 1].match(AGED)) || [];
+      const [, aged] = (kind === 1 && part && !isPast && parts[index - 1].match(AGED)) || [];
       if (aged)
         return html`<${Age} at=${instantOf(part)} format=${aged === "since" ? inFull : relative} />`;
       return (part && MARKS[kind]?.(part, isShort)) ?? part?.replace(UNIT, "\u00a0");
