@@ -783,7 +783,7 @@ begin
     perform queue.refuse(
       404,
       'job_not_found',
-      'job not found, or deleted after its retention',
+      'job not found, deleted after its retention, or in a workspace that you may not see',
       p_job_id::text
     );
   end if;

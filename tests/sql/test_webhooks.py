@@ -158,6 +158,8 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert len(deliver(engine, ok=False)) == 50
     assert (shown(engine)["enabled"], shown(engine)["failures"]) == (True, 50)
     assert "https://example.com has failed 50 times in a row" in warned(engine)
+    put(engine, id=hook, description="orders", url=None)
+    assert "https://example.com (orders) has failed" in warned(engine)
 
     engine.advance(3700)
     deliver(engine, ok=False)
@@ -165,7 +167,7 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert (failed["enabled"], failed["disabled_at"] > failed["failing_since"]) == (False, True)
     reason = "no delivery succeeded since 20.*503 from upstream"
     assert re.match(reason, failed["disabled_reason"])
-    assert warned(engine) == "The webhook to https://example.com is disabled."
+    assert warned(engine) == "The webhook to https://example.com (orders) is disabled."
 
     engine.advance(30)
     engine.enqueue()

@@ -94,7 +94,7 @@ const HOLDER_COLUMNS = [
     "wrap wide",
     ({ sentence, cause, next }) => html`
       <p><${Sentence} text=${sentence} /> ${cause && html`<span class="muted">Cause: ${cause}</span>`}</p>
-      <${Steps} next=${next} />
+      <${Steps} next=${next} here=${location.pathname} />
     `,
   ),
 ];

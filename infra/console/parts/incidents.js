@@ -118,7 +118,7 @@ export function Incidents({ workspace, isApp }) {
   if (read.error?.reachable)
     lines.unshift({ tone: "failed", sentence: NOT_READ, cause: read.error.message });
   if (lines.length === 0) return null;
-  const here = [path, query].filter(String).join("?");
+  const here = path === "/overview" ? path : [path, query].filter(String).join("?");
   const collapse = (ids) => {
     sessionStorage.setItem(stored, JSON.stringify(ids));
     setKnown(ids);

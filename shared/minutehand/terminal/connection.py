@@ -41,6 +41,8 @@ FIXES: dict[str, str] = {
     "token_expired": "`minutehand token` prints a new one; a sign-in by MINUTEHAND_EMAIL renews it",
 }
 
+OPERATOR_ONLY = "let an operator of the service run this with that key"
+
 
 #: Error codes that mean that an argument of the command is wrong.
 USAGE_CODES = {"bad_usage", "bad_name", "unknown_check", "unreadable"}
@@ -157,7 +159,8 @@ class Connection:
         if not value:
             api = self.values.get("API_URL")
             hint = f"; API_URL is {api}" if api else ""
-            raise CommandFailed(f"{name} is not set{hint}", code="missing_setting")
+            fix = OPERATOR_ONLY if name == "SUPABASE_SECRET_KEY" else None
+            raise CommandFailed(f"{name} is not set{hint}", code="missing_setting", fix=fix)
         return value
 
     @property

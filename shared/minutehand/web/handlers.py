@@ -5,6 +5,7 @@
 
 import json
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -132,6 +133,8 @@ def _queue_error(error: QueueError, request: Request) -> ApiError:
     code, text = _GENERIC_ERRORS.get(error.status, ("invalid_argument", "A value is not valid"))
     if error.code == "P0001":  # the project's own `raise exception`, whose text is for the caller
         text = error.message
+    elif denied := re.fullmatch(r"permission denied for function (\w+)", error.message):
+        text = f"A grant of the function {denied[1]} is missing: run `minutehand doctor`"
     return ApiError(error.status, code, text, detail={"sqlstate": error.code})
 
 

@@ -99,6 +99,12 @@ def test_a_token_that_no_header_can_carry_is_a_sentence() -> None:
         _ = Connection({}, given_token="x\N{SNOWMAN}").token
 
 
+def test_only_an_operator_has_the_secret_key() -> None:
+    with pytest.raises(CommandFailed, match="SECRET_KEY is not set") as failed:
+        Connection({}).rpc("pause_jobs", {}, as_operator=True)
+    assert "let an operator" in str(failed.value.fix)
+
+
 def test_a_named_file_wins_over_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="jo
 LOCKED = QueueUnavailable("canceling statement", status=500, code="55P03")
 COLUMN = QueueError("column secret_column", status=400, code="22P02")
 CLOSED = QueueError("billing is closed", status=400, code="P0001")
+GRANT = QueueError("permission denied for function enqueue_job", status=403, code="42501")
 LACKING = QueueError("of function x", status=404, code="42883")
 EXPIRED = TokenRefused("JWT expired", status=401, code="PGRST301")
 #: For each error that a route raises: the status, code and detail of the response.
@@ -35,6 +36,7 @@ ERRORS: dict[str, tuple[Exception, int, str, Any]] = {
     "lacking": (LACKING, 503, "unavailable", None),
     "sqlstate": (COLUMN, 400, "invalid_argument", {"sqlstate": "22P02"}),
     "trigger": (CLOSED, 400, "invalid_argument", {"sqlstate": "P0001"}),
+    "grant": (GRANT, 403, "forbidden", {"sqlstate": "42501"}),
 }
 
 
@@ -102,6 +104,7 @@ async def test_every_error_has_the_common_body_and_no_secrets(
     for inside in ("hunter2", "Traceback", "10.0.0.7", "secret_column", "function x"):
         assert inside not in response.text
     assert ("billing is closed" in response.text) == (name == "trigger")
+    assert ("function enqueue_job is missing" in response.text) == (name == "grant")
     wait = "1" if code == "job_busy" else "5" if status in {429, 503} else None
     assert response.headers.get("retry-after") == wait
     if status == 401:

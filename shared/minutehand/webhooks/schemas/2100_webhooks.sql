@@ -258,11 +258,11 @@ select
       'sentence', case
         when w.enabled then format(
           'The webhook to %s has failed %s times in a row since %s.',
-          h.url,
+          n.name,
           w.failures,
           to_char(w.failing_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00"')
         )
-        else format('The webhook to %s is disabled.', h.url)
+        else format('The webhook to %s is disabled.', n.name)
       end,
       'next', jsonb_build_array(jsonb_build_object(
         'words', case
@@ -278,6 +278,8 @@ select
   )
 from queue.webhooks as w
 cross join lateral substring(w.url from '^https?://[^/?#]*') as h (url)
+-- the path of the URL may be a secret
+cross join lateral concat(h.url, ' (' || nullif(left(w.description, 80), '') || ')') as n (name)
 where (w.disabled_at is not null or w.failures >= 3)
   and (w.enabled or w.disabled_at is not null)
   and (p_workspace_id is null or w.workspace_id = p_workspace_id)
