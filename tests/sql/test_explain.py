@@ -1035,8 +1035,8 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
             session.run("rollback; begin")
             blocked.result()
             waiting.run("rollback")
-        row = f"A session (pid {locker}) has locked its row, and waits for the session with pid {pid},"
-        assert said["sentence"].startswith(row)
+        row = f"A session (pid {locker}) has locked its row, and waits for the session with pid"
+        assert said["sentence"].startswith(f"{row} {pid},")
         assert f"pg_terminate_backend({pid})" in remedy(said)
 
         # A lock for a foreign key (FOR KEY SHARE) does not prevent a job from running.
