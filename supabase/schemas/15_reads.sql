@@ -1416,7 +1416,7 @@ from (
     null as sentence,
     s.words,
     s.command,
-    null as path
+    s.path
   from (
     values
       (
@@ -1452,14 +1452,28 @@ from (
       ),
       (
         'killed',
-        'A program that it started was killed by {signal}. If memory ran out, give the worker '
-          'more, or let the program use less.'
+        '[A program that it started was killed by {signal}|A process of its pool ended ({code})]. '
+          'If memory ran out, give the worker more, or let the program use less.'
       ),
       (
         'variable',
         'Set the environment variable {code} for the worker: in the file of `serve --env-file`, or '
           'for `minutehand dev` and AWS by `lambda.yml` (`minutehand docs recipes`). Start the '
           'worker again.'
+      ),
+      (
+        'program',
+        'Install the program {code}, or the interpreter that this script names, where the worker '
+          'runs, or correct `PATH`.'
+      ),
+      (
+        'module',
+        'Add the package of the module {code} to the deploy, or correct the import.'
+      ),
+      (
+        'permission',
+        'The worker may not use {error_path} ({code}). Give its user the right, or use another '
+          'path.'
       ),
       ('machine', 'The database ran out of a resource ({code}). Free some of it.'),
       (
@@ -1469,13 +1483,8 @@ from (
       ),
       (
         'disk',
-        '[The file system of {error_path}|A file system] on the machine of the worker has no space '
-          'left ({code}). Free some of it.'
-      ),
-      (
-        'disk_quota',
-        'The disk quota of the worker is used up[ at {error_path}] ({code}). Free some of it, or '
-          'raise it.'
+        'The space or the quota of [the file system of {error_path}|a file system] on the machine '
+          'of the worker is used up ({code}). Free some of it.'
       ),
       (
         'memory',
@@ -1494,6 +1503,11 @@ from (
           'end.'
       ),
       (
+        'lock:file',
+        'Another connection has locked the SQLite database ({code}). End its transaction, or raise '
+          'the `timeout` of the connection.'
+      ),
+      (
         'contention',
         'It conflicted with another transaction ({code}). If this returns, take locks in one '
           'order, and briefly.'
@@ -1510,7 +1524,11 @@ from (
           'trigger, constraint or value that caused the error. The doctor names a trigger that '
           'rejects all changes.'
       ),
-      ('credentials', 'Fix the credentials, which were rejected ({code}).'),
+      (
+        'credentials',
+        'Fix the credentials[ for the proxy{is_proxy}], which are missing or were rejected '
+          '({code}).'
+      ),
       (
         'forbidden',
         '[{address}|The server] refused the call ({code})[; its answer says why{has_answer}]. '
@@ -1534,15 +1552,31 @@ from (
           'it.'
       ),
       (
+        'calculation',
+        'The database could not calculate a value ({code}). Correct the function or the query, or '
+          'the value that it uses.'
+      ),
+      (
         'statement',
         'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
-          '`statement_timeout`.'
+          '`statement_timeout`. If it waits for a lock, `minutehand status` can name the session.'
+      ),
+      (
+        'rate',
+        'If a quota of [{address}|the other service] is used up, raise it there. If the calls come '
+          'too fast, set a lower `rate_limit` of the type.'
       ),
       ('request', 'Fix the request that was rejected ({code}).'),
       (
         'slow',
         'A call[ to {address}] took longer than its time limit ({code}). Raise the limit, or fix '
-          'what the call waits for.'
+          'what the call waits for.[ If it waits for a lock, `minutehand status` can name the '
+          'session{is_own_call}.]'
+      ),
+      (
+        'redirect',
+        '[{address}|The server] answered with a redirect ({code}). Correct the address, or the '
+          'credentials if it leads to a login, or let the client follow redirects.'
       ),
       (
         'unavailable',
@@ -1565,6 +1599,11 @@ from (
           '({code}), or correct its address.'
       ),
       (
+        'unavailable:plain',
+        '[{address}|The other service] did not answer with valid TLS ({code}). If this port has no '
+          'TLS, use another port or `http:`.'
+      ),
+      (
         'unavailable:route',
         '[{address}|Its address] cannot be reached ({code}). Check the address and the network of '
           'the worker.'
@@ -1582,9 +1621,9 @@ from (
   ) as f (kind, words)
   cross join lateral (
     values
-      (f.words, null),
-      ('Then [run{is_delayed} the job now|retry {failed}].', 'retry {job_id}')
-  ) as s (words, command)
+      (f.words, null, case f.kind when 'rate' then '/types/{job_type}' end),
+      ('Then [run{is_delayed} the job now|retry {failed}].', 'retry {job_id}', null)
+  ) as s (words, command, path)
   union all -- advice for several reasons, before the other advice for one of these reasons
   select r as reason, null as sentence, s.words, s.command, s.path
   from (
@@ -1746,21 +1785,6 @@ from (
         'type, or give new fields of the type a default. If the worker is older than the payload, '
         'deploy the worker.]',
       'retry {job_id} --payload @payload.json',
-      null
-    ),
-    (
-      'failed:rate',
-      null,
-      'If a quota of [{address}|the other service] is used up, raise it there. If the calls come '
-        'too fast, set a lower `rate_limit` of the type.',
-      null,
-      '/types/{job_type}'
-    ),
-    (
-      'failed:rate',
-      null,
-      'Then [run{is_delayed} the job now|retry {failed}].',
-      'retry {job_id}',
       null
     ),
     (
@@ -3945,7 +3969,7 @@ $$;
 -- exception type and its code, never by its message.
 -- kind: Kind of the error, for example 'timeout'. The row failed:timeout of queue.guidance has the
 --   advice for this kind.
--- code: HTTP status, SQLSTATE or errno name.
+-- code: HTTP status, SQLSTATE, errno name, or code of a library.
 -- cause: Response of another service, line of code that ended the process, or last error of an
 --   exception chain.
 -- place: Location in the code at which a failed or delayed job raised its error.
@@ -3972,32 +3996,39 @@ select
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
-        when e.status in ('401', '407') or e.sqlstate ^@ '28' then 'credentials'
+        when e.status in ('401', '407') or e.sqlstate ^@ '28' or e.errno ~ '^SMTP 53[45]'
+          then 'credentials'
         when e.status = '403' then 'forbidden'
         when e.status = '429' then 'rate'
+        when e.sqlstate ^@ '2201' then 'calculation'
         when e.sqlstate ~ '^2[23]' then 'value'
         when e.sqlstate = '57014' then 'statement'
-        when e.status ^@ '4' then 'request'
+        when e.status ~ '^30[12378]' then 'redirect'
+        when e.status ^@ '4' or e.errno ^@ 'SMTP 5' then 'request'
         when e.sqlstate = '26000' then 'prepared'
         when e.sqlstate = '55P03' then 'lock'
+        when e.errno = 'SQLITE_BUSY' then 'lock:file'
         when e.sqlstate ~ '^(40|55)' then 'contention'
-        when e.signal is not null then 'killed'
-        -- code that handles another error may look up a variable
-        when coalesce(e.status, e.sqlstate, e.errno) is null and e.variable is not null
-          then 'variable'
+        when e.signal is not null or e.errno = 'BrokenProcessPool' then 'killed'
         when e.errno = 'ENOMEM' then 'memory'
         when e.sqlstate ^@ '53' then 'machine'
         when e.errno = 'EMFILE' then 'files'
-        when e.errno = 'ENOSPC' then 'disk'
-        when e.errno = 'EDQUOT' then 'disk_quota'
+        when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
+        when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
-        when e.status ^@ '5' then 'unavailable:error'
-        when e.sqlstate ~ '^(08|57P)' or e.errno = 'ECONNRESET' then 'unavailable:closed'
+        when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'
+        when e.sqlstate ~ '^(08|57P)'
+            or e.errno in ('ECONNRESET', 'EOF', 'UNEXPECTED_EOF_WHILE_READING')
+          then 'unavailable:closed'
         when e.errno = 'ECONNREFUSED' then 'unavailable:port'
         when e.errno in ('EHOSTUNREACH', 'ENETUNREACH') then 'unavailable:route'
         when e.errno ^@ 'EAI_' then 'unavailable:name'
+        when e.errno = 'WRONG_VERSION_NUMBER' then 'unavailable:plain'
         when e.errno = 'CERTIFICATE_VERIFY_FAILED' then 'unavailable:certificate'
+        when e.program is not null then 'program'
+        when e.module is not null then 'module'
+        when e.variable is not null then 'variable'
         -- psycopg and SQLAlchemy report failed connections without a code
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
           then 'unavailable'
@@ -4008,6 +4039,8 @@ select
   coalesce(
     replace('SQLSTATE ' || e.sqlstate, 'SQLSTATE PGRST', 'PGRST'), -- a code of the Data API
     'HTTP ' || e.status,
+    e.program,
+    e.module,
     e.errno,
     e.variable,
     e.evidence ->> 'signal',
@@ -4061,8 +4094,8 @@ select
     )
   end as place
 from jsonb_to_record(p_job.error_data) as e (
-  type text, status text, sqlstate text, errno text, signal text, variable text, response text,
-  reason text, evidence jsonb, data jsonb
+  type text, status text, sqlstate text, errno text, path text, signal text, program text,
+  module text, variable text, response text, reason text, evidence jsonb, data jsonb
 )
 $$;
 
@@ -4403,6 +4436,10 @@ select jsonb_build_object(
     )
   ),
   'error_path', p_job.error_data -> 'path',
+  'is_proxy', case when p_job.error_data ->> 'status' = '407' then '' end,
+  'is_own_call', case
+    when p_job.error_data ->> 'type' ^@ 'minutehand.queue.errors.' then ''
+  end,
   'has_answer', left(p_job.error_data ->> 'response', 0),
   'object', coalesce(g.object, 'an object'),
   'policed', case when p_job.error_message ~ 'violates row-level security' then g.object end,

@@ -51,6 +51,7 @@ def warned(engine: Engine) -> str:
     [warning] = [each for each in found if each["reason"].startswith("webhook_")]
     [step] = warning["next"]
     assert (step["path"], step["words"].startswith("Fix the endpoint")) == ("/webhooks", True)
+    assert ("the secret" in step["words"]) is (warning["cause"][:3] == "401")
     return warning["sentence"]
 
 
@@ -160,6 +161,9 @@ def test_an_endpoint_that_fails_for_an_hour_is_disabled_with_its_reason(engine: 
     assert "https://example.com has failed 50 times in a row" in warned(engine)
     put(engine, id=hook, description="orders", url=None)
     assert "https://example.com (orders) has failed" in warned(engine)
+    engine.enqueue()
+    deliver(engine, ok=False, status=401)
+    assert "failed 51 times" in warned(engine)
 
     engine.advance(3700)
     deliver(engine, ok=False)

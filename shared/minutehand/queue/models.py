@@ -649,8 +649,8 @@ class ErrorInfo(Model):
     type: str
     message: str
     data: Any = None
-    #: HTTP status of a vendor's response, and name of a system error such as ENOSPC. The suggested
-    #: remedies depend on `status` and `errno`.
+    #: HTTP status of a vendor's response, and name of a system error such as ENOSPC, or the code of
+    #: a library such as SQLITE_BUSY. The suggested remedies depend on these codes.
     status: int | None = None
     errno: str | None = None
     #: File of a system error.
@@ -660,8 +660,11 @@ class ErrorInfo(Model):
     #: SQLSTATE of a Postgres error, and name of the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
-    #: Name of an environment variable that `os.environ` lacked.
+    #: Name of an environment variable that `os.environ` lacked, of a Python module, and of a
+    #: program, which were not found.
     variable: str | None = None
+    module: str | None = None
+    program: str | None = None
     #: Beginning of the vendor's response, from which secrets were removed.
     response: str | None = None
     #: Stack of an attempt that hung or was lost, and ids of the jobs in the same process.

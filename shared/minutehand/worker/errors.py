@@ -42,10 +42,16 @@ MAX_CALLS = 6
 MAX_CALL = 120
 #: Maximum characters of a line's text.
 MAX_CODE = 200
-#: Numbers of errors that code may raise without a number.
-_ERRNOS: dict[type[OSError], int] = {
-    ConnectionRefusedError: errno.ECONNREFUSED,
-    ConnectionResetError: errno.ECONNRESET,
+#: Codes of errors without a number, by the name of their class.
+_CODES = {
+    "BrokenProcessPool": "BrokenProcessPool",
+    "ConnectionRefusedError": "ECONNREFUSED",
+    "ConnectionResetError": "ECONNRESET",
+    "IncompleteRead": "EOF",
+    "MemoryError": "ENOMEM",
+    "RemoteDisconnected": "EOF",
+    "ServerDisconnectedError": "EOF",
+    "TimeoutError": "TimeoutError",
 }
 #: Names of the errors of name resolution, by number.
 _EAI = {number: name for name, number in vars(socket).items() if name.startswith("EAI_")}
@@ -138,18 +144,19 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
                 codes["sqlstate"] = found[1]
     if isinstance(cause, socket.gaierror):
         codes["errno"] = _EAI.get(cause.errno or 0, "EAI_NONAME")
-    elif isinstance(cause, TimeoutError) and cause.errno is None:  # of Python, not the system
-        codes["errno"] = "TimeoutError"
-    elif isinstance(cause, MemoryError):
-        codes["errno"] = "ENOMEM"
     elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system
         codes["errno"] = cause.reason
-    elif isinstance(cause, OSError) and (number := cause.errno or _ERRNOS.get(type(cause))):
-        codes["errno"] = errno.errorcode.get(number)
+    elif isinstance(cause, OSError) and cause.errno:
+        codes["errno"] = errno.errorcode.get(cause.errno)
         if isinstance(cause.filename, str):
-            codes["path"] = redactor.text(text(cause.filename, 300))
-    elif name := _missing_variable(cause):
-        codes["variable"] = text(name, 200)
+            name = "program" if _is_missing_program(cause) else "path"
+            codes[name] = redactor.text(text(cause.filename, 300))
+    elif isinstance(cause, ModuleNotFoundError):
+        codes["module"] = cause.name
+    elif variable := _missing_variable(cause):
+        codes["variable"] = text(variable, 200)
+    else:
+        codes["errno"] = _library_code(cause)
     for name in ("sqlstate", "code"):  # errors of the Data API have the attribute `code`
         state = attribute(cause, name)
         # every SQLSTATE has a digit, unlike codes such as QUOTA
@@ -161,6 +168,28 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
         if output := _end(cause.stderr or cause.output):
             codes["response"] = redactor.text(output)
     return {name: code for name, code in codes.items() if code is not None}
+
+
+def _is_missing_program(error: OSError) -> bool:
+    """Return whether `subprocess` did not find the program. It also names a missing directory."""
+    names = error.filename, os.fsencode(error.filename)
+    return error.errno == errno.ENOENT and any(
+        frame.f_code.co_name == "_execute_child" and frame.f_locals.get("executable") in names
+        for frame, _ in walk_tb(error.__traceback__)
+    )
+
+
+def _library_code(error: BaseException) -> str | None:
+    """Return the code of SQLite, the reply code of a mail server, or the code of the class."""
+    if type(error).__name__.startswith("SMTP"):
+        reply = attribute(error, "smtp_code") or attribute(error, "code")
+        return f"SMTP {reply}" if isinstance(reply, int) else None
+    if isinstance(name := attribute(error, "sqlite_errorname"), str):
+        return name
+    for frame, _ in walk_tb(error.__traceback__):  # of httpcore, whose class has other meanings too
+        if frame.f_code.co_name == "_receive_event" and frame.f_locals.get("data") == b"":
+            return "EOF"
+    return next(filter(None, (_CODES.get(kind.__name__) for kind in type(error).__mro__)), None)
 
 
 def _missing_variable(error: BaseException) -> object:
@@ -190,7 +219,7 @@ def _status(error: BaseException, response: Any) -> int | None:
     values += [attribute(error, name) for name in ("status_code", "status")]
     if not type(error).__name__.startswith("SMTP"):  # its code is no HTTP status
         values.append(attribute(error, "code"))
-    return next((int(n) for n in values if isinstance(n, int) and 400 <= n <= 599), None)
+    return next((int(n) for n in values if isinstance(n, int) and 300 <= n <= 599), None)
 
 
 def _addresses(chain: list[BaseException]) -> tuple[str | None, str | None]:

@@ -5,12 +5,19 @@ import errno
 import json
 import os
 import socket
+import sqlite3
 import subprocess
-from collections.abc import MutableMapping
+from asyncio import create_subprocess_exec
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
 from email.message import Message
 from functools import partial
 from http import HTTPStatus
+from http.client import IncompleteRead
+from importlib import import_module
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -94,6 +101,8 @@ class SMTPError(VendorError):
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
         (ConnectionRefusedError("mail.test:587"), {"errno": "ECONNREFUSED"}),
         (OSError(errno.ENOSPC, "no space", "/tmp/a"), {"path": "/tmp/a"}),
+        (IncompleteRead(b""), {"errno": "EOF"}),
+        (SMTPError(smtp_code=535), {"errno": "SMTP 535"}),
         (TimeoutError(), {"errno": "TimeoutError"}),
         (TimeoutError(errno.ETIMEDOUT, "no"), {"errno": "ETIMEDOUT"}),
         (socket.gaierror(socket.EAI_AGAIN, "later"), {"errno": "EAI_AGAIN"}),
@@ -148,6 +157,67 @@ def test_frames_are_own_first_and_hold_no_values() -> None:
     assert SECRET not in str(result.model_dump())
     assert chosen.traceback is not None
     assert "causes" not in chosen.traceback
+
+
+def lock_file(folder: Path) -> None:
+    first, second = (sqlite3.connect(folder / "a.db", timeout=0) for _ in range(2))
+    with closing(first), closing(second):
+        first.execute("begin exclusive")
+        second.execute("begin exclusive")
+
+
+def end_process() -> None:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(os._exit, 9).result()
+
+
+@pytest.mark.parametrize(
+    ("run", "codes"),
+    [
+        (lambda _: import_module("no_such_module"), {"module": "no_such_module"}),
+        (lambda _: subprocess.run(["no-program"]), {"errno": "ENOENT", "program": "no-program"}),
+        (lambda _: asyncio.run(create_subprocess_exec("/no/a")), {"program": "/no/a"}),
+        (lambda _: subprocess.run(["ls"], cwd="/no"), {"program": None, "path": "/no"}),
+        (lock_file, {"errno": "SQLITE_BUSY"}),
+        (lambda _: end_process(), {"errno": "BrokenProcessPool"}),
+    ],
+)
+def test_an_error_of_the_machine_has_the_code_of_its_remedy(
+    run: Callable[[Path], object], codes: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises((OSError, ImportError, sqlite3.Error, BrokenExecutor)) as found:
+        run(tmp_path)
+
+    assert error_info(found.value).model_dump(include=set(codes)) == codes
+
+
+@pytest.mark.parametrize(
+    ("response", "scheme", "code"),
+    [
+        (b"", "http", "EOF"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "http", "EOF"),
+        (b"no HTTP\r\n\r\n", "http", None),
+        (b"HTTP/1.1 400 No\r\n\r\n", "https", "WRONG_VERSION_NUMBER"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n", "http", 302),
+    ],
+)
+def test_a_server_that_answers_otherwise_than_expected_is_named_with_a_code(
+    response: bytes, scheme: str, code: object
+) -> None:
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(response)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
+        threads.submit(serve)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(httpx.HTTPError) as found:
+            httpx.get(f"{scheme}://{address}").raise_for_status()
+
+    info = error_info(found.value)
+    assert (info.status or info.errno, info.address) == (code, address)
 
 
 def test_a_failed_request_names_the_address() -> None:

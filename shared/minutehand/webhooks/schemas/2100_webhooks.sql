@@ -267,8 +267,9 @@ select
       'next', jsonb_build_array(jsonb_build_object(
         'words', case
           when w.enabled
-            then 'Fix the endpoint or its address. Its deliveries are retried, and failed '
-              'deliveries are kept as jobs.'
+            then 'Fix the endpoint or its address'
+              || case when w.last_status in (401, 403) then ', or the secret that it uses' else '' end
+              || '. Its deliveries are retried, and failed deliveries are kept as jobs.'
           else 'Fix the endpoint, then enable the webhook again.'
         end,
         'command', 'minutehand ls --type webhook_delivery',
