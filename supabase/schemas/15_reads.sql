@@ -2344,10 +2344,9 @@ from (
     (
       'silent_jobs',
       null,
-      '[Do not retry before that, because an earlier attempt of {stuck} is still stuck in its '
-        'worker.|Then cancel and retry the jobs of {many} that hang. Finished steps are kept.|Then '
-        'cancel and retry the job if it hangs. Finished steps are kept.] Jobs of {job_type} count '
-        'as silent {limit} after their last update.',
+      '[Do not retry before that: an earlier attempt of {stuck} is still stuck.|Then cancel and '
+        'retry {hanging}. Finished steps are kept.] Jobs of {job_type} count as silent {limit} '
+        'after their last update.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -2769,19 +2768,21 @@ order by w.level desc
 limit 1
 $$;
 
--- Return the number of a finding's jobs as text, the verb of a sentence in which they wait, and the
--- type of several jobs.
+-- Return the number of a finding's jobs as text, the verb of a sentence in which they wait, those
+-- that hang as text, and the type of several jobs.
 create function queue.number_of(p_data jsonb)
 returns jsonb
 language sql immutable
 set search_path = ''
 as $$
 select case
-  when p_data @> '{"jobs": 1}' then '{"count": "1 job", "wait": "has waited"}'
+  when p_data @> '{"jobs": 1}'
+    then '{"count": "1 job", "wait": "has waited", "hanging": "the job if it hangs"}'
   else jsonb_build_object(
     'count', (p_data ->> 'jobs') || ' jobs',
     'wait', 'wait, the oldest',
-    'many', p_data -> 'job_type'
+    'many', p_data -> 'job_type',
+    'hanging', format('the jobs of %s that hang', p_data ->> 'job_type')
   )
 end
 $$;

@@ -268,18 +268,6 @@ cross join lateral (
 ) as r
 $$;
 
--- Return the duration in milliseconds that 99 % of the jobs of a type did not exceed in the last
--- day. Return null if fewer than 20 jobs of the type ended.
-create function queue.usual_ms(p_workspace_id uuid, p_job_type text, p_now timestamptz)
-returns double precision
-language sql stable
-set search_path = ''
-as $$
-select t.most_ms
-from queue.run_times(p_workspace_id, p_job_type, p_now) as t
-where t.jobs >= 20
-$$;
-
 -- Describe the run times of a type in the last day. Fields without a value are null.
 -- of_jobs: Number of jobs that completed or failed, as text.
 -- typical, typical_ms: Duration that 99 % of at least 20 jobs did not exceed.
@@ -1482,10 +1470,14 @@ from (
 ) as s
 cross join lateral greatest(
   60000,
-  queue.usual_ms(
-    coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000'),
-    s.job_type,
-    p_now
+  (
+    select t.most_ms
+    from queue.run_times(
+      coalesce(p_workspace_id, '00000000-0000-0000-0000-000000000000'),
+      s.job_type,
+      p_now
+    ) as t
+    where t.jobs >= 20
   )
 ) as u (ms)
 cross join lateral (

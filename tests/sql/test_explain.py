@@ -1819,7 +1819,7 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     engine.report(again, pulse=pulse)
     assert "each retry can leave one more" in str(engine.explain(job_id)["next"])
     engine.advance(20)  # no job of its type has ended
-    stuck = "Do not retry before that, because an earlier attempt of the job is still stuck"
+    stuck = "Do not retry before that: an earlier attempt of the job is still stuck."
     assert stuck in engine.findings()["silent_jobs"]["next"][1]["words"]
     engine.advance(-20)
     engine.settle(again, "failed", error={"type": "AttemptTimeout", "message": "slow"})
