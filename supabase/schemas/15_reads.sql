@@ -1505,7 +1505,7 @@ from (
       (
         'lock:file',
         'Another connection has locked the SQLite database ({code}). End its transaction, or raise '
-          'the `timeout` of the connection.'
+          'the `timeout`.'
       ),
       (
         'contention',
@@ -1553,8 +1553,7 @@ from (
       ),
       (
         'calculation',
-        'The database could not calculate a value ({code}). Correct the function or the query, or '
-          'the value that it uses.'
+        'A calculation in the database failed ({code}). Correct its function, query or values.'
       ),
       (
         'statement',
@@ -4031,7 +4030,8 @@ select
         when e.module is not null then 'module'
         when e.variable is not null then 'variable'
         -- psycopg and SQLAlchemy report failed connections without a code
-        when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$' and e.sqlstate is null
+        when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
+            and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
       end
     )

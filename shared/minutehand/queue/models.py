@@ -660,8 +660,7 @@ class ErrorInfo(Model):
     #: SQLSTATE of a Postgres error, and name of the signal that ended a program.
     sqlstate: str | None = None
     signal: str | None = None
-    #: Name of an environment variable that `os.environ` lacked, of a Python module, and of a
-    #: program, which were not found.
+    #: Names of an environment variable, a module and a program that were not found.
     variable: str | None = None
     module: str | None = None
     program: str | None = None

@@ -170,23 +170,28 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
     return {name: code for name, code in codes.items() if code is not None}
 
 
+def _raised_in(error: BaseException) -> list[FrameType]:
+    """Return the frames of an error, the innermost last."""
+    return [frame for frame, _ in walk_tb(error.__traceback__)]
+
+
 def _is_missing_program(error: OSError) -> bool:
     """Return whether `subprocess` did not find the program. It also names a missing directory."""
     names = error.filename, os.fsencode(error.filename)
     return error.errno == errno.ENOENT and any(
         frame.f_code.co_name == "_execute_child" and frame.f_locals.get("executable") in names
-        for frame, _ in walk_tb(error.__traceback__)
+        for frame in _raised_in(error)
     )
 
 
 def _library_code(error: BaseException) -> str | None:
     """Return the code of SQLite, the reply code of a mail server, or the code of the class."""
-    if type(error).__name__.startswith("SMTP"):
-        reply = attribute(error, "smtp_code") or attribute(error, "code")
-        return f"SMTP {reply}" if isinstance(reply, int) else None
+    reply = attribute(error, "smtp_code") or attribute(error, "code")
+    if type(error).__name__.startswith("SMTP") and isinstance(reply, int):
+        return f"SMTP {reply}"
     if isinstance(name := attribute(error, "sqlite_errorname"), str):
         return name
-    for frame, _ in walk_tb(error.__traceback__):  # of httpcore, whose class has other meanings too
+    for frame in _raised_in(error):  # of httpcore, whose class has other meanings too
         if frame.f_code.co_name == "_receive_event" and frame.f_locals.get("data") == b"":
             return "EOF"
     return next(filter(None, (_CODES.get(kind.__name__) for kind in type(error).__mro__)), None)
@@ -196,7 +201,7 @@ def _missing_variable(error: BaseException) -> object:
     """Return the variable that `os.environ` or the settings of pydantic-settings lack, or None."""
     if not isinstance(error, KeyError | ValueError):  # pydantic's error is a ValueError
         return None
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    frames = _raised_in(error)
     if not frames:
         return None
     if frames[-1].f_code is type(os.environ).__getitem__.__code__:
@@ -219,7 +224,9 @@ def _status(error: BaseException, response: Any) -> int | None:
     values += [attribute(error, name) for name in ("status_code", "status")]
     if not type(error).__name__.startswith("SMTP"):  # its code is no HTTP status
         values.append(attribute(error, "code"))
-    return next((int(n) for n in values if isinstance(n, int) and 300 <= n <= 599), None)
+    # only a response can be a redirect
+    least = 300 if response is not None or isinstance(error, HTTPError) else 400
+    return next((int(n) for n in values if isinstance(n, int) and least <= n <= 599), None)
 
 
 def _addresses(chain: list[BaseException]) -> tuple[str | None, str | None]:
@@ -240,7 +247,7 @@ def _contacted(error: BaseException) -> str | None:
     """Return the address to which no connection could be made, from the frames of an error."""
     if proxied := _refused_by_proxy(error):
         return proxied[0]
-    for frame, _ in walk_tb(error.__traceback__):
+    for frame in _raised_in(error):
         names = frame.f_locals
         if frame.f_code.co_name in {"connect_tcp", "create_connection"}:
             host, port = names.get("host"), names.get("port")
@@ -256,7 +263,7 @@ def _contacted(error: BaseException) -> str | None:
 
 def _refused_by_proxy(error: BaseException) -> tuple[str, int] | None:
     """Return the proxy that refused to connect to the server, and the status of its response."""
-    for frame, _ in walk_tb(error.__traceback__):
+    for frame in _raised_in(error):
         names = frame.f_locals
         connection = names.get("self")
         if (origin := attribute(connection, "_proxy_origin")) is not None:  # of httpcore
@@ -278,7 +285,7 @@ def _requested(error: BaseException) -> str | None:
         if (url := attribute(request, "url")) is None:
             # other errors of urllib have no request, but a frame of the traceback has the
             # connection
-            for frame, _ in walk_tb(error.__traceback__):
+            for frame in _raised_in(error):
                 if isinstance(connection := frame.f_locals.get("self"), HTTPConnection):
                     return f"{connection.host}:{connection.port}"
             return None
@@ -341,13 +348,12 @@ def _causes(error: BaseException, package: str) -> Iterator[tuple[BaseException,
 
 def _converts(error: BaseException, package: str) -> bool:
     """Return whether a function of a library caught an error and raised this error instead."""
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    frames = _raised_in(error)
     if error.__context__ is None or not frames:
         return False
     found = _frame(frames[-1], 0, package)
     is_own = found is not None and found["own"]
-    caught = (frame for frame, _ in walk_tb(error.__context__.__traceback__))
-    return not is_own and frames[-1] in caught
+    return not is_own and frames[-1] in _raised_in(error.__context__)
 
 
 def _traceback(error: BaseException, package: str, redactor: Redactor) -> dict[str, Any] | None:

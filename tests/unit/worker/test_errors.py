@@ -85,7 +85,7 @@ class VendorError(Exception):
         vars(self).update(fields)
 
 
-class SMTPError(VendorError):
+class SMTPError(VendorError, TimeoutError):
     pass
 
 
@@ -96,13 +96,14 @@ class SMTPError(VendorError):
         (VendorError(status_code=401), {"status": 401}),
         (VendorError(status=503, code="busy"), {"status": 503}),
         (VendorError(status="error", code=HTTPStatus.FORBIDDEN), {"status": 403}),
-        (VendorError(code=1013), {"status": None}),
+        (VendorError(code=302), {"status": None}),
         (SMTPError(code=550), {"status": None}),
         (OSError(errno.ENOSPC, "no space"), {"errno": "ENOSPC"}),
         (ConnectionRefusedError("mail.test:587"), {"errno": "ECONNREFUSED"}),
         (OSError(errno.ENOSPC, "no space", "/tmp/a"), {"path": "/tmp/a"}),
         (IncompleteRead(b""), {"errno": "EOF"}),
         (SMTPError(smtp_code=535), {"errno": "SMTP 535"}),
+        (SMTPError(), {"errno": "TimeoutError"}),
         (TimeoutError(), {"errno": "TimeoutError"}),
         (TimeoutError(errno.ETIMEDOUT, "no"), {"errno": "ETIMEDOUT"}),
         (socket.gaierror(socket.EAI_AGAIN, "later"), {"errno": "EAI_AGAIN"}),
