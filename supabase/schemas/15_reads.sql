@@ -1901,8 +1901,10 @@ from (
     ),
     (
       'sleeping',
-      'It sleeps until {until}.',
-      'Nothing to do until [{early_deadline}. It fails then|{until}. It continues then].',
+      'It sleeps until {until}.[ It has waited {waits} times since {first_wait}.]',
+      '[If so many waits are not intended{is_often}, cancel it, and correct the loop in its code.|'
+        'Nothing to do until {early_deadline}. It fails then.|Nothing to do until {until}. It '
+        'continues then.]',
       'watch {job_id}',
       null
     ),
@@ -2025,10 +2027,10 @@ from (
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
         'it again. Otherwise start its worker again.|Otherwise, write '
-        '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check whether the '
-        'code loads:|Write `@processor("{job_type}")` and deploy. If that is deployed, check '
-        'whether the code loads:]',
-      '[types {once_served}|doctor --only processors]',
+        '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
+        'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
+        'check its code and the key of its worker:]',
+      '[types {once_served}|doctor --only processors --only worker-key]',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
     (
@@ -2141,7 +2143,8 @@ from (
     (
       'not_leased',
       null,
-      'Check whether these triggers of jobs or logs take long: {triggers}.',
+      'Check whether these triggers of jobs or logs reject or drop the change, or take long: '
+        '{triggers}.',
       null,
       '/overview'
     ),
@@ -3184,7 +3187,24 @@ begin
       'estimated_start_at', case
         when v_wait ->> 'kind' = 'sleep' and v_early_deadline is null then v_wait -> 'until'
       end,
-      'data', v_wait || jsonb_build_object(
+      'data', v_wait || coalesce(
+        (
+          select jsonb_build_object(
+            'waits', concat(count(*), case when count(*) = 1000 then ' or more' end),
+            'first_wait', min(a.ended_at),
+            'is_often', case when count(*) >= 100 then '' end
+          )
+          from (
+            select o.ended_at
+            from queue.attempts as o
+            where o.job_id = p_job.id and o.outcome = 'waiting' and v_wait ->> 'kind' = 'sleep'
+            order by o.fence
+            limit 1000
+          ) as a
+          having count(*) >= 10
+        ),
+        '{}'
+      ) || jsonb_build_object(
         'early_deadline', v_early_deadline,
         -- The emitted event whose name is most similar. Only the names before and after it in the
         -- alphabet are compared, and only names with the same numbers, because numbers usually

@@ -1270,6 +1270,17 @@ def test_a_parent_that_uses_up_the_limit_of_its_child_is_named(
     assert remedy(said).startswith("If it waits for job") is waits
 
 
+def test_a_job_that_sleeps_again_and_again_is_named(engine: Engine) -> None:
+    """A loop with a new name for each sleep never ends."""
+    job_id = engine.enqueue()
+    for n in range(100):
+        engine.suspend(engine.lease_one(), f"w{n}", kind="sleep", until=later(engine, 0))
+        said = engine.explain(job_id)
+        assert remedy(said).endswith("correct the loop in its code.") == (n == 99)
+        engine.elapse(2)
+    assert " It has waited 100 times since " in said["sentence"]
+
+
 def test_a_parent_that_uses_the_slot_of_its_child_is_named(engine: Engine) -> None:
     engine.enqueue()
     [lease] = engine.lease(1, slots=[{"job_types": ["work"], "limit": 1}], free_slots=0)
