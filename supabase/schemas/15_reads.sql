@@ -2308,6 +2308,15 @@ from (
       '/types/{job_type}'
     ),
     (
+      'one_worker',
+      null,
+      'The last {count} failed on worker {worker_id}[ ({version})], and worker {other}[ '
+        '({other_version})] completed a job of the type at {finished_at}. If the first runs other '
+        'code, stop it, and retry these jobs.',
+      'types {job_type}',
+      '/types/{job_type}'
+    ),
+    (
       'clock_skew',
       'The clock of worker {worker_id} is [{ahead} s ahead of|{behind} s behind] the database''s '
         'clock.',

@@ -1806,6 +1806,55 @@ begin
 end;
 $$;
 
+-- Return advice if the first of the failed jobs p_ids, all of one type, failed on one worker, and
+-- another worker has completed a job of the type since p_since. Of each the newest few are read.
+create function queue.one_worker_advice(p_workspace_id uuid, p_ids uuid[], p_since timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  (
+    select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c) || jsonb_build_object(
+      'worker_id', w.worker_id,
+      'version', w.version
+    )) -> 'next'
+    from (
+      select min(a.worker) as worker, count(*) as count
+      from unnest(p_ids[:20]) as i (id)
+      cross join lateral (
+        select o.worker
+        from queue.attempts as o
+        where o.job_id = i.id
+        order by o.fence desc
+        limit 1
+      ) as a
+      having count(*) >= 3 and min(a.worker) = max(a.worker)
+    ) as f
+    join queue.workers as w on w.worker = f.worker
+    cross join lateral (
+      select n.job_type, n.finished_at, o.worker_id as other, o.version as other_version
+      from (
+        select *
+        from public.jobs as j
+        -- with `=`, the planner would sort all jobs of the workspace
+        where j.workspace_id between p_workspace_id and p_workspace_id
+        order by j.workspace_id desc, j.id desc
+        limit 100
+      ) as n
+      join queue.workers as o on o.worker = n.worker
+      where n.job_type = (select j.job_type from public.jobs as j where j.id = p_ids[1])
+        and n.status = 'completed'
+        and n.fence = 1 -- of other jobs, the worker is the first
+        and n.finished_at > p_since
+        and n.worker <> f.worker
+      limit 1
+    ) as c
+  ),
+  '[]'
+)
+$$;
+
 -- Return the jobs that failed for good in the last hour, grouped by workspace, type and error, as
 -- the key `attention` of public.explain_queue has them. Only the newest 200 failed jobs of a
 -- workspace are read. For all workspaces, 1,000 failed jobs of the 50 workspaces in which the last
@@ -1837,8 +1886,13 @@ with workspaces as (
 )
 select coalesce(
   jsonb_agg(
-    to_jsonb(g) - 'last_at'
-      || jsonb_build_object('next', queue.error_advice(g.job_ids[1], g.jobs))
+    to_jsonb(g) - '{last_at,nth}'::text[]
+      || jsonb_build_object(
+        'next', case
+          when g.nth <= 3 then queue.one_worker_advice(g.workspace_id, g.job_ids, g.since)
+          else '[]'
+        end || queue.error_advice(g.job_ids[1], g.jobs)
+      )
     order by g.last_at desc
   ),
   '[]'
@@ -1853,6 +1907,7 @@ from (
     (array_agg(j.id order by j.finished_at desc, j.id))[:200] as job_ids,
     min(j.finished_at) as since,
     max(j.finished_at) as last_at,
+    row_number() over (order by max(j.finished_at) desc) as nth,
     queue.fingerprint(j.error_message, j.error_data) as print,
     min(queue.short_error(j.error_message, j.error_data)) as error
   from (

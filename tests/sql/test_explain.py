@@ -636,6 +636,17 @@ def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> Non
     assert "failed" not in kinds
 
 
+def test_an_error_of_one_worker_beside_another_that_completes_jobs_is_named(engine: Engine) -> None:
+    for _ in range(3):
+        fail_one(engine, {"type": "Boom"})
+    for worker in ("w1", "w2"):
+        engine.enqueue()
+        engine.complete(engine.lease(worker=worker))
+        [group] = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+        assert ("failed on worker w1" in group["next"][0]["words"]) == (worker == "w2")
+    assert "The last 3 failed on worker w1, and worker w2 completed" in remedy(group)
+
+
 def fail_one(engine: Engine, error: Json) -> str:
     """Enqueue a job whose only attempt fails with an error."""
     job_id = engine.enqueue()
