@@ -4091,42 +4091,33 @@ select
     ),
     -- the line belongs to another job if the job did not end the process
     case when e.reason = 'worker_lost' then e.evidence ->> 'line' end,
-    (
-      select concat_ws(
-        ': ',
-        a.traceback #>> '{causes,-1,type}',
+    case
+      -- the other errors of a task group are not the cause of its first error
+      when not a.last ? 'handled' and a.traceback #> '{causes,0,frames,0}' is distinct from a.frame
         -- the worker stores the class in place of an empty message
-        nullif(a.traceback #>> '{causes,-1,message}', a.traceback #>> '{causes,-1,type}')
-      )
-      from (
-        select o.traceback
-        from queue.attempts as o
-        where o.job_id = p_job.id
-          -- other attempts may have failed for another cause
-          and (o.error_message, o.error_data) = (p_job.error_message, p_job.error_data)
-        order by o.fence desc
-        limit 1
-      ) as a
-      where a.traceback ? 'causes'
-        and not a.traceback #> '{causes,-1}' ? 'handled'
-        -- the other errors of a task group are not the cause of its first error
-        and a.traceback #> '{causes,0,frames,0}' is distinct from a.traceback #> '{frames,0}'
-    )
+        then concat_ws(': ', a.last ->> 'type', nullif(a.last ->> 'message', a.last ->> 'type'))
+    end
   ) as cause,
   case
-    when p_job.status in ('failed', 'pending') then (
-      select (f.frame ->> 'file') || ':' || (f.frame ->> 'line')
-      from queue.attempts as a
-      cross join lateral (select a.traceback #> '{frames,0}' as frame) as f
-      where a.job_id = p_job.id
-      order by a.fence desc
-      limit 1
-    )
+    when p_job.status in ('failed', 'pending')
+      then (a.frame ->> 'file') || ':' || (a.frame ->> 'line')
   end as place
 from jsonb_to_record(p_job.error_data) as e (
   type text, status text, sqlstate text, errno text, path text, signal text, program text,
   module text, variable text, response text, reason text, evidence jsonb, data jsonb
 )
+left join lateral (
+  select
+    o.traceback,
+    o.traceback #> '{frames,0}' as frame,
+    o.traceback #> '{causes,-1}' as last
+  from queue.attempts as o
+  where o.job_id = p_job.id
+    -- other attempts may have failed for another cause
+    and (o.error_message, o.error_data) = (p_job.error_message, p_job.error_data)
+  order by o.fence desc
+  limit 1
+) as a on true
 $$;
 
 -- Return how many workers were stopped while they had leased the live job p_job, and the times of
