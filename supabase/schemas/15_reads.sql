@@ -1901,8 +1901,8 @@ from (
     ),
     (
       'sleeping',
-      'It sleeps until {until}.[ It has waited {waits} times since {first_wait}.]',
-      '[If so many waits are not intended{is_often}, cancel it, and correct the loop in its code.|'
+      'It sleeps until {until}.[ It has waited 100 times or more since {often_since}.]',
+      '[If it must not wait so often{is_often}, cancel it, and correct the loop in its code.|'
         'Nothing to do until {early_deadline}. It fails then.|Nothing to do until {until}. It '
         'continues then.]',
       'watch {job_id}',
@@ -3198,19 +3198,15 @@ begin
       end,
       'data', v_wait || coalesce(
         (
-          select jsonb_build_object(
-            'waits', concat(count(*), case when count(*) = 1000 then ' or more' end),
-            'first_wait', min(a.ended_at),
-            'is_often', case when count(*) >= 100 then '' end
-          )
+          select jsonb_build_object('often_since', min(a.ended_at), 'is_often', '')
           from (
             select o.ended_at
             from queue.attempts as o
             where o.job_id = p_job.id and o.outcome = 'waiting' and v_wait ->> 'kind' = 'sleep'
             order by o.fence
-            limit 1000
+            limit 100
           ) as a
-          having count(*) >= 10
+          having count(*) = 100
         ),
         '{}'
       ) || jsonb_build_object(

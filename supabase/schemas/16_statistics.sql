@@ -1829,7 +1829,7 @@ select coalesce(
         order by o.fence desc
         limit 1
       ) as a
-      having count(*) >= 3 and min(a.worker) = max(a.worker)
+      having count(*) >= 5 and min(a.worker) = max(a.worker)
     ) as f
     join queue.workers as w on w.worker = f.worker
     cross join lateral (
@@ -1886,12 +1886,10 @@ with workspaces as (
 )
 select coalesce(
   jsonb_agg(
-    to_jsonb(g) - '{last_at,nth}'::text[]
+    to_jsonb(g) - 'last_at'
       || jsonb_build_object(
-        'next', case
-          when g.nth <= 3 then queue.one_worker_advice(g.workspace_id, g.job_ids, g.since)
-          else '[]'
-        end || queue.error_advice(g.job_ids[1], g.jobs)
+        'next', queue.one_worker_advice(g.workspace_id, g.job_ids, g.since)
+          || queue.error_advice(g.job_ids[1], g.jobs)
       )
     order by g.last_at desc
   ),
@@ -1907,7 +1905,6 @@ from (
     (array_agg(j.id order by j.finished_at desc, j.id))[:200] as job_ids,
     min(j.finished_at) as since,
     max(j.finished_at) as last_at,
-    row_number() over (order by max(j.finished_at) desc) as nth,
     queue.fingerprint(j.error_message, j.error_data) as print,
     min(queue.short_error(j.error_message, j.error_data)) as error
   from (

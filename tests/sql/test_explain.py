@@ -637,14 +637,14 @@ def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> Non
 
 
 def test_an_error_of_one_worker_beside_another_that_completes_jobs_is_named(engine: Engine) -> None:
-    for _ in range(3):
+    for _ in range(5):
         fail_one(engine, {"type": "Boom"})
     for worker in ("w1", "w2"):
         engine.enqueue()
         engine.complete(engine.lease(worker=worker))
         [group] = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]
         assert ("failed on worker w1" in group["next"][0]["words"]) == (worker == "w2")
-    assert "The last 3 failed on worker w1, and worker w2 completed" in remedy(group)
+    assert "The last 5 failed on worker w1, and worker w2 completed" in remedy(group)
 
 
 def fail_one(engine: Engine, error: Json) -> str:
@@ -1289,7 +1289,7 @@ def test_a_job_that_sleeps_again_and_again_is_named(engine: Engine) -> None:
         said = engine.explain(job_id)
         assert remedy(said).endswith("correct the loop in its code.") == (n == 99)
         engine.elapse(2)
-    assert " It has waited 100 times since " in said["sentence"]
+    assert " It has waited 100 times or more since " in said["sentence"]
 
 
 def test_a_parent_that_uses_the_slot_of_its_child_is_named(engine: Engine) -> None:
