@@ -1819,9 +1819,8 @@ from (
       '[Its processor ended at {unstored_since}, but its outcome is not stored yet|Silent for '
         '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update {age} '
         'ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has run '
-        'since {run_since}.][ In the last 24 hours, 99 % of {of_jobs} of its type ran for '
-        '{typical} or less.| In the last 24 hours, {of_jobs} of its type ran for {longest} or '
-        'less.|][ {alike} running jobs of its type are silent at this line.][ The last recorded '
+        'since {run_since}.][ In the last 24 hours, {sample} of its type ran for {most} or '
+        'less.][ {alike} running jobs of its type are silent at this line.][ The last recorded '
         'call of its worker was at {missed_since}.| The worker has not renewed its lease since '
         '{late_since}.| Its worker last reported at {reported_at}.| Its worker has not reported on '
         'it since {unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The '
@@ -2344,7 +2343,8 @@ from (
     (
       'silent_jobs',
       '{count} of [{many} are silent, the longest|{job_type} has been silent] since {since}[, '
-        'each {all_seen}|, {shared}|].',
+        'each {all_seen}|, {shared}|]. Jobs of {job_type} count as silent {limit} after their last '
+        'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what the call '
         '{shared} waits for, and give it a time limit.|Find out what the call that hangs waits '
@@ -2356,8 +2356,7 @@ from (
       'silent_jobs',
       null,
       '[Do not retry before that: an earlier attempt of {stuck} is still stuck.|Then cancel and '
-        'retry {hanging}. Finished steps are kept.] Jobs of {job_type} count as silent {limit} '
-        'after their last update.',
+        'retry {hanging}. Finished steps are kept.]',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -2839,7 +2838,7 @@ $$;
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
 -- estimated_end_at: Time at which the progress reaches 100 % at its pace since the first report of
---   this run that came with a pulse. Null for reports within less than 10 seconds.
+--   this run that came with a pulse. Null for reports within less than 5 seconds.
 -- run_since: Start of this run. Null without an update.
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
@@ -2937,7 +2936,7 @@ begin
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
         'estimated_end_at', case
-          when e.growth >= 0.1 and e.until >= e.since + interval '10 seconds'
+          when e.growth >= 0.1 and e.until >= e.since + interval '5 seconds'
             then e.until + (e.until - e.since) * (e.rest / e.growth)
         end,
         'run_since', l.leased_at,
@@ -2950,7 +2949,7 @@ begin
               'Infinity'
             )
           )
-            then coalesce(v_times ->> 'typical', v_times ->> 'longest')
+            then v_times ->> 'most'
         end,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end,

@@ -270,7 +270,9 @@ $$;
 
 -- Describe the run times of a type in the last day. Fields without a value are null.
 -- of_jobs: Number of jobs that completed or failed, as text.
--- typical, typical_ms: Duration that 99 % of at least 20 jobs did not exceed.
+-- sample: The same, of at least 100 jobs 99 %.
+-- most: Duration that the sample did not exceed.
+-- typical, typical_ms: The same, if at least 20 jobs ended.
 -- longest: Duration that none of fewer than 20 jobs exceeded.
 -- longest_ms: The same, if at least 5 jobs ended. Fewer jobs do not show how long a job may run.
 create function queue.run_times_in_words(
@@ -282,8 +284,11 @@ returns jsonb
 language sql stable
 set search_path = ''
 as $$
-select jsonb_build_object('of_jobs', t.jobs || case t.jobs when 1 then ' job' else ' jobs' end)
-  || case
+select jsonb_build_object(
+    'of_jobs', w.jobs,
+    'sample', case when t.jobs >= 100 then '99 % of ' else '' end || w.jobs,
+    'most', w.most
+  ) || case
     when t.jobs < 20 then jsonb_build_object(
       'longest', w.most,
       'longest_ms', case when t.jobs >= 5 then t.most_ms end
@@ -294,7 +299,12 @@ select jsonb_build_object('of_jobs', t.jobs || case t.jobs when 1 then ' job' el
     )
   end
 from queue.run_times(p_workspace_id, p_job_type, p_now) as t
-cross join lateral queue.length_in_words(t.most_ms) as w (most)
+cross join lateral (
+  values (
+    t.jobs || case t.jobs when 1 then ' job' else ' jobs' end,
+    queue.length_in_words(t.most_ms)
+  )
+) as w (jobs, most)
 $$;
 
 -- Return the number of due jobs for each reason why due jobs have not started. The reasons are

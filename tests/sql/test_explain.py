@@ -1456,7 +1456,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     said = engine.explain(hangs)
     silent = (
         r"Silent for 4 min( \d s)?, since its last output, at all\.py:134\. "
-        r"It has run since [\d: -]+\+00\. In the last 24 hours, 99 % of 20 jobs of its type ran "
+        r"It has run since [\d: -]+\+00\. In the last 24 hours, 20 jobs of its type ran "
     )
     assert re.match(silent, said["sentence"])
     assert (said["data"]["usual"], said["data"]["memory_mb"]) == ("1.1 s", 97)
@@ -1498,7 +1498,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     words = remedy(found)
     assert f", {listed['seen']}." in found["sentence"]
     assert words.startswith("Find out what the call in its step write at all.py:134 waits for")
-    assert "count as silent 1 min" in found["next"][1]["words"]
+    assert "count as silent 1 min" in found["sentence"]
     assert remedy_command(found) == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
@@ -1512,7 +1512,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert re.match(
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
-    assert " 99 % of 20 jobs of its type ran for 1.1 s or less." in said["sentence"]
+    assert " 20 jobs of its type ran for 1.1 s or less." in said["sentence"]
     assert "If 1.1 s should suffice, check the code" in remedy(said)
     engine.report(lease, pulse={"last": "end", "for_ms": 250_000, "memory_mb": 97})
     said = engine.explain(hangs)
@@ -1528,7 +1528,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         ((50,), "1 job of its type ran for 55 ms or less."),
         ((400, 9_000), "2 jobs of its type ran for 9.5 s or less."),
         (5 * (400,), "5 jobs of its type ran for 413 ms or less."),
-        (11 * (400,) + 10 * (9_000,), "99 % of 21 jobs of its type ran for 9.5 s or less."),
+        (11 * (400,) + 10 * (9_000,), "21 jobs of its type ran for 9.5 s or less."),
+        (100 * (400,) + (9_000,), "99 % of 101 jobs of its type ran for 413 ms or less."),
     ],
 )
 def test_the_run_times_of_its_type_bound_those_of_the_counted_jobs(
@@ -1536,7 +1537,7 @@ def test_the_run_times_of_its_type_bound_those_of_the_counted_jobs(
 ) -> None:
     """The explanation of a running and of an ended job has them, with the number of jobs."""
     engine.enqueue_many(len(durations))
-    for lease, ms in zip(engine.lease(30), durations, strict=True):
+    for lease, ms in zip(engine.lease(200), durations, strict=True):
         engine.settle(lease, duration_ms=ms)
     engine.elapse(60)
     job_id, lease = engine.start()
@@ -1612,7 +1613,7 @@ def test_the_pace_since_the_first_report_of_a_run_predicts_its_end(engine: Engin
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
     engine.advance(1)
     lease = engine.lease_one()
-    assert end_after(30, 40, pulse=pulse) is None  # less than 10 seconds
+    assert end_after(30, 40, pulse=pulse) is None  # less than 5 seconds
 
 
 def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None:

@@ -6,7 +6,8 @@ import { number, pluralize, shortId } from "../lib/format.js";
 import { html, isPhone, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
 import { copy } from "./copy.js";
-import { failureOf, useGroups } from "./problem-lines.js";
+import { failureOf } from "./holders.js";
+import { useGroups } from "./problem-lines.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 /**
@@ -121,8 +122,8 @@ const ACTIONS = {
         (isOne ? "It ends immediately" : "Waiting jobs end immediately");
       const running =
         states.includes("running") &&
-        "A worker that responds asks a running job to stop within five seconds. Otherwise, the job ends after its lease has expired";
-      return `${[waiting, running, "Child jobs are cancelled too"].filter(Boolean).join(". ")}.`;
+        "A running job is asked to stop within five seconds. If its worker does not respond, it ends when its lease has expired";
+      return `${[waiting, running, "Child jobs are cancelled too. No retry follows"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
     danger: true,

@@ -1,6 +1,6 @@
 // Shows what blocks waiting jobs, and the steps that resolve a problem, with their shell commands.
 
-import { atLeast, capitalize } from "../lib/format.js";
+import { atLeast, capitalize, pluralize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
@@ -62,21 +62,28 @@ export function Steps({ next, here, shown, buttonOf }) {
   </div>`;
 }
 
+/** Return a sentence about a group of `attention` whose jobs failed. */
+export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
+  `${pluralize(jobs, "job", more)} of ${type} ` +
+  (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
+  `${error ? `: ${error}` : ""}.`;
+
 /**
  * Return the steps of advice. If the name of a type without a worker is similar to that of a type
- * whose jobs fail now, the step with this name is the last and says so.
+ * whose jobs fail now, the step with this name is the last, says so and has no button.
  */
 export function warned(next, groups, attention = []) {
-  const failing = attention.filter(({ error }) => error).map((group) => group.job_type);
-  const near = groups.find(({ nearest }) => failing.includes(nearest))?.nearest;
-  if (!near || !next) return next;
+  const failing = attention.find(
+    ({ error, job_type: type }) => error && groups.some(({ nearest }) => nearest === type),
+  );
+  if (!failing || !next) return next;
   return [
     ...next
       .filter(({ guess }) => !guess)
       .map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") })),
     ...next
       .filter(({ guess }) => guess)
-      .map((step) => ({ ...step, words: `${step.words} But some jobs of ${near} failed.` })),
+      .map((step) => ({ ...step, guess: null, words: `${step.words} But ${failureOf(failing)}` })),
   ];
 }
 

@@ -38,12 +38,12 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Name the subjects of problems, with the number of jobs. */
+/** Name the subjects of problems, with the number of jobs and the cause. */
 const namesOf = (lines) =>
   lines
     .map(briefOf)
     .filter(Boolean)
-    .map(({ subject, count }) => ` · ${subject} ${count}`)
+    .map(({ subject, count, cause }) => ` · ${subject} ${count}${cause ? `, ${cause}` : ""}`)
     .join("");
 
 const idOf = ({ key, sentence }) => key ?? sentence;
@@ -79,6 +79,7 @@ export function Incidents({ workspace, isApp }) {
   const stored = `minutehand.problems ${user?.id} ${workspace.id}`;
   const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)) ?? []);
   const [isAll, setIsAll] = useState(false);
+  const [opened, setOpened] = useState(null); // key of the problem whose advice is shown
   const box = useFocusKeeper();
   useRefresh(read, !isApp);
   useEffect(() => {
@@ -129,13 +130,18 @@ export function Incidents({ workspace, isApp }) {
   const rest = lines.filter((line) => !first.includes(line));
   const fold = (isOpen, flip, words, names) =>
     foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
-  // a sentence changes with the number of its jobs, which must not close an open problem
-  const show = (line) =>
-    html`<${Problem}
-      key=${line.key ? `${line.key} ${line.since}` : line.sentence}
+  const show = (line) => {
+    // a sentence changes with the number of its jobs, which must not close an open problem
+    const key = line.key ? `${line.key} ${line.since}` : line.sentence;
+    const isOpen = key === opened;
+    return html`<${Problem}
+      key=${key}
       line=${line}
       here=${here}
-      workspaceId=${workspace.id} />`;
+      workspaceId=${workspace.id}
+      isOpen=${isOpen}
+      flip=${() => setOpened(isOpen ? null : key)} />`;
+  };
   return html`<section
     class="incidents"
     ref=${box}
@@ -153,7 +159,9 @@ export function Incidents({ workspace, isApp }) {
                 fold(
                   isAll,
                   () => setIsAll(!isAll),
-                  pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`),
+                  isAll
+                    ? "Show fewer"
+                    : pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`),
                   !isAll && namesOf(rest),
                 )
               }
@@ -172,8 +180,7 @@ const isAttention = (here) => here.startsWith("/jobs?state=attention");
  * does not have, what to do, and buttons for it. On the page of a job, which explains its problem,
  * the line only counts the jobs.
  */
-function Problem({ line, here, workspaceId }) {
-  const [isOpen, setIsOpen] = useState(false);
+function Problem({ line, here, workspaceId, isOpen, flip }) {
   const { sentence, own, others, tone, since, groups = [], next = [] } = line;
   // the list of these jobs has the same buttons
   const buttons = (isAttention(here) ? [] : groups)
@@ -209,10 +216,7 @@ function Problem({ line, here, workspaceId }) {
       }
     </p>
     <div class="problem-links">
-      ${
-        hasMore &&
-        foldButton(next.length > 0 ? "What to do" : "Cause", isOpen, () => setIsOpen(!isOpen))
-      }
+      ${hasMore && foldButton(next.length > 0 ? "What to do" : "Cause", isOpen, flip)}
       ${link && html`<a href=${link}>${linkTo(link)}</a>`}
     </div>
     ${

@@ -9,12 +9,6 @@ import { html, useMemo } from "../lib/ui.js";
 import { Steps, warned } from "./holders.js";
 import { Age } from "./when.js";
 
-/** Return a sentence about a group of `attention` whose jobs failed. */
-export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
-  `${pluralize(jobs, "job", more)} of ${type} ` +
-  (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
-  `${error ? `: ${error}` : ""}.`;
-
 /** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
 export const keyOf = ({ kind, job_type: type, print }) =>
   [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
@@ -127,22 +121,22 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
     return {
       subject,
       count: `${named} silent`,
-      time: start(jobs > 1 ? "longest since" : "since"),
+      time: start(jobs > 1 ? "the first since" : "since"),
       cause: seen?.replace("its ", ""),
     };
   const [failed, retry] = ["failed", "retrying"].map((name) =>
     groups.find((one) => one.kind === name),
   );
   const counts = [
-    retry && `${pluralize(jobs - (failed?.jobs ?? 0), "job", retry.more)} retry`,
+    retry && `${pluralize(jobs - (failed?.jobs ?? 0), "job", retry.more)} retrying`,
     failed && `${pluralize(failed.jobs, "job", failed.more)} failed`,
   ];
   return {
     subject,
     count: counts.filter(Boolean).join(", "),
     time: html`
-      ${start(failed ? "since" : "first started")}
-      ${next && html`, next <${Age} at=${next} format=${untilDue} />`}
+      ${start(failed ? "since" : "the first started")}
+      ${next && html`, next attempt <${Age} at=${next} format=${untilDue} />`}
     `,
     cause: causeOf(error),
   };

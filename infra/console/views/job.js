@@ -132,7 +132,7 @@ function JobDetails({ watch, job }) {
   const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1), root?.steps);
   const silentSince = update?.silent ? update.at : null;
   const isSilent = Boolean(silentSince);
-  const pace = update && !isSilent && paceOf(explanation);
+  const pace = update && !isSilent && paceOf(explanation, Object.keys(watch.output).length > 0);
   const remedies = remediesOf({ job, watch, isSilent, explanation });
   const wait = job.status === "waiting" ? job.waiting_for : null;
   const isLive = !ENDED.has(job.status);
@@ -270,19 +270,17 @@ const DID = {
 };
 
 /**
- * Return a sentence with the run times of a type, and the advice about a long run. Return null if no
- * job of the type ended, or if the job may be in trouble.
+ * Return a sentence with the run times of a type, and the advice about a long run. If the progress
+ * predicts the end of the job, neither is shown, because other jobs may be smaller. A job that
+ * streams needs no advice. Return null if no job of the type ended, or if the job may be in trouble.
  */
-function paceOf({ next, data }) {
-  const { typical, longest, of_jobs: jobs, usual, late_since: late } = data;
-  const most = typical ?? longest;
-  const share = typical ? "99 % of " : "";
+function paceOf({ next, data }, isStreaming) {
+  const { sample, most, usual, late_since: late, estimated_end_at: end } = data;
   const advice = next.find(({ words }) => words.includes("should suffice"));
+  const isPredicted = Date.parse(end) > serverNow();
+  const times = isPredicted ? "" : `${sample} of its type took ${most} or less in the last 24 h. `;
   return most && !late && (usual || next[0].kind === "none")
-    ? {
-        words: `${share}${jobs} of its type took ${most} or less in the last 24 h. ${advice?.words ?? ""}`,
-        advice,
-      }
+    ? { words: times + (isPredicted || isStreaming ? "" : (advice?.words ?? "")), advice }
     : null;
 }
 
@@ -339,13 +337,16 @@ function Explained({ explained, job, update, pace, remedies }) {
   const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
   const isHidden = job.status === "completed" && !explanation.next?.length;
+  const isUnserved = /^no_(worker|processor)$/.test(explanation.reason);
   // a job that sends updates is not stuck, however long it has run
   const isStuck =
-    ["no_worker", "no_processor"].includes(explanation.reason) ||
+    isUnserved ||
     (job.status === "processing" && !pace && explanation.next?.some(({ kind }) => kind === "act"));
+  const { code = "" } = explanation.data ?? {};
+  const call = code && code.length < 60 ? `\`${code.replace(/ +#.*/, "")}\`` : "this call";
   return html`<div
     class=${isHidden ? "hidden" : "explain"}
-    data-tone=${isStuck ? "waiting" : undefined}
+    data-tone=${isUnserved ? "failed" : isStuck ? "waiting" : undefined}
     ref=${box}
     aria-live="polite">
     <p class="clamp">
@@ -377,10 +378,7 @@ function Explained({ explained, job, update, pace, remedies }) {
       next=${warned(
         explanation.next
           ?.filter((step) => step !== pace?.advice)
-          .map((step) => ({
-            ...step,
-            words: step.words.replace(update?.silent && PLACE, "this call"),
-          })),
+          .map((step) => ({ ...step, words: step.words.replace(update?.silent && PLACE, call) })),
         groups,
         attention,
       )}
@@ -421,7 +419,11 @@ const startButton = ({ job, watch }, label, message, className) => {
 /** Return buttons, each with a regular expression for the step of an explanation that needs it. */
 function remediesOf({ isSilent, ...of }) {
   const { job, explanation } = of;
-  const nearest = explanation?.reason === "no_processor" && explanation.data.nearest;
+  const { attention = [] } = problems.get();
+  const nearest =
+    explanation?.reason === "no_processor" &&
+    !attention.some(({ error, job_type: type }) => error && type === explanation.data.nearest) &&
+    explanation.data.nearest;
   const hasTime = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   const button = (label, ...action) =>
     html`<button type="button" onClick=${() => change(of, ...action)}>${label}</button>`;
@@ -654,7 +656,6 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
   const time = (at) => at && html`<${When} at=${at} />`;
   const isRunning = job.status === "processing";
   const place = isRunning ? data.place : job.error_message && locationOf(last?.traceback);
-  const usual = data.typical ?? data.longest;
   const neighbours = (field, value) =>
     value &&
     html`<a class="mono" href=${`/jobs?${field}=${encodeURIComponent(value)}`}>${value}</a>`;
@@ -671,9 +672,9 @@ function Facts({ job, last, explanation: { data = {} } = {} }) {
     ${fact(
       data.typical ? "Usual duration" : "Jobs of its type",
       !isRunning &&
-        usual &&
-        html`${usual} or less<span class="under">
-            ${data.typical && "99 % of "}${data.of_jobs} in 24 h
+        data.most &&
+        html`${data.most} or less<span class="under">
+            ${data.sample} in 24 h
           </span>`,
     )}
     ${isRunning && fact("Timeout", data.timeout)}

@@ -198,12 +198,12 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     lease = worker.lease_one()
     expect(page.locator("h1 .badge")).to_have_text("Running")
     expect(page.get_by_role("progressbar")).to_have_count(0)  # before the first report
-    worker.report(lease, 40, "half of it")
+    pulse = {"last": "progress", "for_ms": 0, "memory_mb": 1, "left_ms": 20_000}
+    worker.report(lease, 40, "half of it", pulse=pulse)
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "40")
     expect(page.locator(".log")).to_contain_text("half of it")
-    worker.report(lease, pulse={"last": "progress", "for_ms": 0, "memory_mb": 1, "left_ms": 20_000})
     page.wait_for_timeout(5000)
-    worker.report(lease, 45, "half of it")
+    worker.report(lease, 45, "half of it", pulse=pulse)
     page.reload()
     shown = re.compile(r"Running: reported progress .*\. It has run for \d+ s\.")
     expect(page.locator(".explain")).to_contain_text(shown)
@@ -343,8 +343,8 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(place).to_have_text("in its step mail at invoices.py:42")
     bar = page.locator(".incidents")
     unserved = f"{worker.job_type}s: no worker, 1 job waiting"
-    names = f"2 problems · {unserved} · {worker.job_type}: 1 job silent"
-    expect(bar.locator(".folds")).to_have_text(names)  # the list has them
+    names = f"2 problems · {unserved} · {worker.job_type}: 1 job silent, in step mail at "
+    expect(bar.locator(".folds")).to_contain_text(names)  # the list has them
     heads = page.locator(".group-head > .strong")
     unserved = f"1 job of {worker.job_type}s, no worker"
     expect(heads).to_have_text([unserved, f"1 silent job of {worker.job_type}"])
@@ -421,7 +421,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     page.on("response", lambda response: note("response", response.url))
     line = page.locator(".problem-line")
     expect(line).to_contain_text(
-        f"{worker.job_type}: 3 jobs retry, 1 job failed · the port is closed · since "
+        f"{worker.job_type}: 3 jobs retrying, 1 job failed · the port is closed · since "
     )
     click(line, "What to do")
     expect(line).to_contain_text("Attempts used: 1 of ")
@@ -431,7 +431,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     press(page, "Collapse")
     expect(page.locator(".incidents :focus")).to_contain_text("1 problem")
     page.reload()
-    click(page, f"1 problem · {worker.job_type}: 3 jobs retry, 1 job failed")
+    click(page, f"1 problem · {worker.job_type}: 3 jobs retrying, 1 job failed, the port")
     click(line, "What to do")
     click(line, "Run 3 now")
     expect(page.get_by_role("dialog")).to_contain_text("are retrying: ValueError:")
