@@ -1825,25 +1825,23 @@ set search_path = ''
 as $$
 select coalesce(
   (
-    select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c) || jsonb_build_object(
-      'worker_id', w.worker_id,
-      'version', w.version
-    )) -> 'next'
+    select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c)) -> 'next'
     from (
-      select min(a.worker) as worker, count(*) as count
-      from unnest(p_ids[:20]) as i (id)
+      select j.job_type, count(*) as count, w.worker_id, w.version
+      from public.jobs as j
       cross join lateral (
-        select o.worker
+        select *
         from queue.attempts as o
-        where o.job_id = i.id
-        order by o.fence desc
-        limit 1
+        where o.job_id = j.id and o.fence = j.fence
+        offset 0 -- without statistics, the planner would read all attempts
       ) as a
-      having count(*) >= 5 and min(a.worker) = max(a.worker)
+      join queue.workers as w on w.worker = a.worker
+      where j.id = any (p_ids[:20])
+      group by 1, w.worker
+      having count(*) >= 5 and count(*) = least(20, cardinality(p_ids))
     ) as f
-    join queue.workers as w on w.worker = f.worker
     cross join lateral (
-      select n.job_type, n.finished_at, o.worker_id as other, o.version as other_version
+      select n.finished_at, o.worker_id as other, o.version as other_version
       from (
         select *
         from public.jobs as j
@@ -1853,11 +1851,11 @@ select coalesce(
         limit 100
       ) as n
       join queue.workers as o on o.worker = n.worker
-      where n.job_type = (select j.job_type from public.jobs as j where j.id = p_ids[1])
+      where n.job_type = f.job_type
         and n.status = 'completed'
         and n.fence = 1 -- of other jobs, the worker is the first
         and n.finished_at > p_since
-        and n.worker <> f.worker
+        and o.worker_id <> f.worker_id
       limit 1
     ) as c
   ),
