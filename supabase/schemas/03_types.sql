@@ -443,27 +443,17 @@ begin
       select *
       from jsonb_array_elements(p_types)
       where not value ? 'failure'
-      union all -- known types of modules that the worker could not load
-      select to_jsonb(k)
-      from (
-        select o.job_type, m.failure
-        from jsonb_to_recordset(p_types) as m (module text, failure text)
-        join queue.job_types as o on o.source ~ ('^' || m.module || '[:.]')
-      ) as k
-      union all -- a module that loads again may no longer have all its types
-      select jsonb_build_object('job_type', o.job_type, 'failure', '')
-      from queue.job_types as o
-      where o.refusal is not null
-        and split_part(o.source, ':', 1) in (
-          select split_part(m.source, ':', 1)
-          from jsonb_to_recordset(p_types) as m (source text)
-        )
-        and not exists (
-          select from jsonb_to_recordset(p_types) as m (job_type text, module text)
-          where m.job_type = o.job_type or o.source ~ ('^' || m.module || '[:.]')
-        )
+      union all -- known types of modules that the worker could not load, or that load again
+      select jsonb_build_object('job_type', o.job_type, 'failure', coalesce(max(m.failure), ''))
+      from jsonb_to_recordset(p_types)
+        as m (job_type text, source text, module text, failure text)
+      join queue.job_types as o
+        on o.source ~ ('^' || m.module || '[:.]')
+        or o.refusal is not null and split_part(o.source, ':', 1) = split_part(m.source, ':', 1)
+      group by o.job_type
+      having max(m.failure) <> '' or bool_and(m.job_type <> o.job_type)
     ) as t
-    order by t.value ->> 'job_type'
+    order by t.value ->> 'job_type', t.value ->> 'failure'
   loop
     perform queue.try_lock(
       'registration ' || (v_type ->> 'job_type'),

@@ -1258,14 +1258,12 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         assert (said["cause"], "at a.py:1" in remedy(said)) == (cause, True)
 
     # an earlier attempt's cause is not that of another state, or of another error
-    engine.retry(fails)
-    lease = engine.lease_one()
-    assert engine.explain(fails)["cause"] is None
-    engine.settle(lease, "failed", error={"type": "E", "message": "another"})
-    assert engine.explain(fails)["cause"] is None
-    engine.retry(fails)
-    engine.settle(engine.lease_one())
-    assert engine.explain(fails)["cause"] is None
+    for outcome in ("failed", "completed"):
+        engine.retry(fails)
+        lease = engine.lease_one()
+        running = engine.explain(fails)
+        engine.settle(lease, outcome, error={"type": "E", "message": "x"})
+        assert {running["cause"], engine.explain(fails)["cause"]} == {None}
 
 
 @pytest.mark.parametrize(("limit", "delay", "waits"), [(1, 0, True), (2, 0, False), (1, 60, False)])
