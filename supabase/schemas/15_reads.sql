@@ -2144,7 +2144,7 @@ from (
       null,
       'Check whether these triggers of jobs or logs reject or drop the change, or take long: '
         '{triggers}.',
-      null,
+      'doctor --only enqueue',
       '/overview'
     ),
     (
