@@ -280,7 +280,7 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     expect(queue).to_have_attribute("title", definition)
     check_page(visitor)
 
-    sentence = "It failed. The reason at that time: a pause since 2026-11-20 08:36:55+00."
+    sentence = "Held at that time: since 2026-11-20 08:36:55+00."
     explained = {"status": "failed", "sentence": sentence}
     visitor.context.route("**/explain_job", lambda route: route.fulfill(json=explained))
     page.reload()
