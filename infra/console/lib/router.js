@@ -3,10 +3,14 @@
 
 import { createStore, useStore } from "./store.js";
 
-const readLocation = () => ({
-  path: location.pathname.replace(/(.)\/+$/, "$1"),
-  query: new URLSearchParams(location.search),
-});
+/** Last address of the list of jobs in this tab. */
+export let listAddress = "/jobs";
+
+function readLocation() {
+  const path = location.pathname.replace(/(.)\/+$/, "$1");
+  if (path === "/jobs") listAddress = path + location.search;
+  return { path, query: new URLSearchParams(location.search) };
+}
 
 /** Current address of the page, as `{path, query}`. */
 export const currentLocation = createStore(readLocation());

@@ -110,7 +110,6 @@ const ACTIONS = {
     text: (states, types, isOne) =>
       `${isOne ? "The" : "Each"} new job has the payload, the tags and the options of the old one.`,
     states: ["completed"],
-    isForPicked: true,
   },
   cancel: {
     verb: "Cancel",
@@ -293,40 +292,37 @@ export function Remedy({ group, rows, workspaceId, done = () => {} }) {
 }
 
 /**
- * Bar with the actions for the selected jobs, or for all jobs that match the filter. `all` contains
- * these jobs if all of them are loaded. The bar appears below the list, so that no row moves.
+ * Bar with the actions for the selected jobs, or for all jobs that match the filter. The bar appears
+ * below the list, so that no row moves.
  */
-export function Selection({ picked, all, state, query, workspaceId, done }) {
+export function Selection({ picked, state, query, workspaceId, done }) {
   const groups = useGroups();
   const isPicked = picked.length > 0;
-  const isWide = !isPicked && Object.keys(query).every((name) => /^(state|internal)$/.test(name));
-  const rows = isPicked ? picked : all;
+  const isWide = Object.keys(query).every((name) => /^(state|internal)$/.test(name));
   const button = (action) => {
-    const { when, states, kind, danger, isForPicked } = ACTIONS[action];
-    if (!isPicked && (isForPicked || !isManager())) return null;
-    const jobs = rows?.filter(
+    const { when, states, kind, danger } = ACTIONS[action];
+    if (!isPicked) {
+      if (when || kind || !isManager()) return null;
+      // all jobs of the workspace can only be resolved, in the first state of the action
+      if (isWide ? danger || states[0] !== state : state && !states.includes(state)) return null;
+      const act = { workspaceId, action, filter: query };
+      return actionButton(act, "all matching jobs", "quiet", done);
+    }
+    const jobs = picked.filter(
       ({ id, state: now }) => states.includes(now) && (!kind || groups.get(id)?.kind === kind),
     );
-    // all jobs of the workspace can only be resolved, in the first state of the action
-    if (isWide && (danger || states[0] !== state)) return null;
-    if (jobs ? jobs.length === 0 : when || kind || (state && !states.includes(state))) return null;
-    const filter = jobs ? { ids: jobs.map(({ id }) => id) } : query;
-    const act = { workspaceId, action, filter, jobs };
-    const named = jobs
-      ? nameJobs(jobs, { kind, type: null })
-      : [!isWide && "matching", state, "jobs"].filter(Boolean).join(" ");
-    const every = jobs?.length === 1 ? named : `all ${named}`;
-    // short, so that all buttons for selected jobs fit into a line
-    const names = isPicked ? named.replace(isPhone() ? / .*/ : / jobs?$/, "") : every;
-    const isStrong = danger || (isPicked && !isForPicked);
-    return actionButton(act, names, isStrong ? undefined : "quiet", done);
+    if (jobs.length === 0) return null;
+    const act = { workspaceId, action, filter: { ids: jobs.map(({ id }) => id) }, jobs };
+    // short, so that all buttons fit into a line
+    const names = nameJobs(jobs, { kind, type: null }).replace(isPhone() ? / .*/ : / jobs?$/, "");
+    return actionButton(act, names, action === "copy" ? "quiet" : undefined, done);
   };
   const buttons = BULK.map(button).filter(Boolean);
   if (buttons.length === 0 && !isPicked) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
     ${
       isPicked && [
-        html`<span class="num">${isPhone() ? number(rows.length) : nameJobs(rows)} selected</span>`,
+        html`<span class="num">${isPhone() ? number(picked.length) : nameJobs(picked)} selected</span>`,
         quietButton("Clear", done),
         quietButton("Copy ids", () =>
           copy(picked.map(({ id }) => id).join("\n"), `Copied ${pluralize(picked.length, "id")}`),

@@ -24,11 +24,11 @@ import { Remedy, Selection } from "./bulk-actions.js";
 import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
-import { Advice, adviceOf, causeOf, keyOf, useGroups, useLines } from "./problem-lines.js";
+import { Advice, adviceOf, briefOf, causeOf, keyOf, useGroups, useLines } from "./problem-lines.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
-import { Elapsed, Sentence, When } from "./when.js";
+import { Elapsed, Sentence, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
 const rowHeight = () => (isPhone() ? 62 : 36);
@@ -267,10 +267,9 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     </div>
     ${
       isShown &&
-      (picked.length > 0 || (!isGrouped && Object.values(filter).some(Boolean))) &&
+      (picked.length > 0 || (!isGrouped && !state.isAll && Object.values(filter).some(Boolean))) &&
       html`<${Selection}
         picked=${picked}
-        all=${state.isAll ? rows : null}
         state=${filter.state}
         query=${query}
         workspaceId=${workspaceId}
@@ -443,12 +442,9 @@ function GroupHead({
   advise,
   button,
 }) {
-  const { kind, job_type: type, more, error, seen, since } = group;
-  const place = seen && `${group.jobs > 1 ? "each " : ""}${seen}`;
-  const name =
-    kind === "no_worker"
-      ? `${pluralize(group.jobs, "job", more)} of ${type}, no worker`
-      : `${pluralize(group.jobs, `${kind} job`, more)} of ${type}`;
+  const { kind, error, since } = group;
+  const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: [group] });
+  const name = `${subject} ${count}`;
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
@@ -475,10 +471,10 @@ function GroupHead({
               : name
           }
         </span>
-        <span class=${classes("job-note", error && "bad")} title=${error ?? place}>
-          ${(isPhone() ? causeOf(error) : error) ?? (place && html`<${Sentence} text=${place} isShort />`)}
+        <span class=${classes("job-note", error && "bad")} title=${error ?? cause}>
+          ${(!isPhone() && error) || (cause && html`<${Sentence} text=${cause} isShort />`)}
         </span>
-        ${since && html`<span class="small muted since">oldest <${When} at=${since} /></span>`}
+        ${since && html`<span class="small muted since">${time}</span>`}
         ${advise && foldButton("What to do", isAdvised, () => advise(!isAdvised))}
         ${button}
       </div>
@@ -543,6 +539,9 @@ function Row({ row, known, index, isChosen, pick }) {
   </tr>`;
 }
 
+/** Words for an update in the last minute. Its time is known up to 15 seconds late. */
+const LATELY = { output: "streaming", log: "logging" };
+
 /**
  * Shows the progress of a running job or its last update, or the time of a delayed job's next run,
  * and the attempts of a job that has failed. A phone shows the duration or the time of creation
@@ -554,12 +553,17 @@ function StateNote({ row }) {
   const hasFailed = row.status === "failed" || row.attempts > 1;
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
   const update = percentage(row.progress) === 0 && row.times?.last_update;
+  const age = useNow(Boolean(update)) - Date.parse(update?.at);
   return html`<span class="state-note small muted">
     ${isRunning && html`<${JobProgress} job=${row} compact />`}
     ${
       update &&
       html`<span class="phone-less">
-        last ${update.kind} <${When} at=${update.at} />
+        ${
+          age < 60_000
+            ? (LATELY[update.kind] ?? "active")
+            : html`last ${update.kind} <${When} at=${update.at} />`
+        }
       </span>`
     }
     ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}

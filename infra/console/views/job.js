@@ -19,6 +19,7 @@ import { createHooks } from "../lib/jobs/hooks.js";
 import { outputText } from "../lib/jobs/output.js";
 import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
+import { listAddress } from "../lib/router.js";
 import { nextRunOf, stateOf } from "../lib/states.js";
 import { rowsOf, totalsOf } from "../lib/waterfall.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
@@ -152,7 +153,7 @@ function JobDetails({ watch, job }) {
     <header class="page-head">
       <div>
         <p class="crumb bar">
-          <a href="/jobs">Jobs</a> ${isLive && html`<${Freshness} value=${watch.freshness} />`}
+          <a href=${listAddress}>Jobs</a> ${isLive && html`<${Freshness} value=${watch.freshness} />`}
         </p>
         <h1 tabindex="-1">
           ${job.job_type} <${StateBadge}
