@@ -1117,7 +1117,13 @@ select
     )
   ),
   l.expires_at,
-  l.blocker
+  (
+    select to_jsonb(b)
+    from queue.leases as b
+    where b.job_id = any (l.blockers)
+    order by (b.pulse ->> 'blocked_ms')::integer desc
+    limit 1
+  )
 from (
   select
     o.worker,
@@ -1125,10 +1131,8 @@ from (
     max(o.expires_at - make_interval(secs => o.lease_seconds)) as renewed_at,
     min(o.lease_seconds) as shortest,
     max(o.expires_at) as expires_at,
-    (
-      array_agg(to_jsonb(o) order by (o.pulse ->> 'blocked_ms')::integer desc)
-        filter (where o.pulse ->> 'blocked_ms' <> '')
-    )[1] as blocker
+    -- an ordered aggregate would sort all leases
+    array_agg(o.job_id) filter (where o.pulse ->> 'blocked_ms' <> '') as blockers
   from queue.leases as o
   where o.expires_at > p_now
   group by 1

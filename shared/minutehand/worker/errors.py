@@ -152,7 +152,7 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
             name = "program" if _is_missing_program(cause) else "path"
             codes[name] = redactor.text(text(cause.filename, 300))
     elif isinstance(cause, ModuleNotFoundError):
-        codes["module"] = cause.name
+        codes["module"] = cause.name and text(cause.name, 200)
     elif variable := _missing_variable(cause):
         codes["variable"] = text(variable, 200)
     else:
@@ -192,7 +192,8 @@ def _library_code(error: BaseException) -> str | None:
     if isinstance(name := attribute(error, "sqlite_errorname"), str):
         return name
     for frame in _raised_in(error):  # of httpcore, whose class has other meanings too
-        if frame.f_code.co_name == "_receive_event" and frame.f_locals.get("data") == b"":
+        data = frame.f_locals.get("data")
+        if frame.f_code.co_name == "_receive_event" and type(data) is bytes and not data:
             return "EOF"
     return next(filter(None, (_CODES.get(kind.__name__) for kind in type(error).__mro__)), None)
 
@@ -266,7 +267,9 @@ def _refused_by_proxy(error: BaseException) -> tuple[str, int] | None:
     for frame in _raised_in(error):
         names = frame.f_locals
         connection = names.get("self")
-        if (origin := attribute(connection, "_proxy_origin")) is not None:  # of httpcore
+        # other objects may run code of the user when an attribute is read
+        is_httpcore = str(frame.f_globals.get("__name__")).startswith("httpcore.")
+        if is_httpcore and (origin := attribute(connection, "_proxy_origin")) is not None:
             status = attribute(names.get("connect_response"), "status")
             address = f"{origin.host.decode()}:{origin.port}"
         elif frame.f_code.co_name == "_tunnel" and isinstance(connection, HTTPConnection):

@@ -296,6 +296,28 @@ def test_an_address_of_another_kind_hides_no_code_and_shows_no_secret(
     assert "secret" not in info.message
 
 
+def test_an_error_is_read_without_calls_of_the_objects_in_its_frames() -> None:
+    """An attribute of a client may be a call of its server."""
+    called = []
+
+    class Client:
+        def __getattr__(self, name: str) -> object:
+            called.append(name)
+            return self
+
+        def __eq__(self, other: object) -> bool:
+            called.append("==")
+            return True
+
+        def _receive_event(self, data: object) -> None:
+            raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError) as found:
+        Client()._receive_event(Client())
+
+    assert (error_info(found.value).errno, called) == ("ECONNREFUSED", [])
+
+
 def test_code_and_address_come_from_one_error() -> None:
     """An error that was handled when another one was raised did not cause it."""
     mail = ConnectionRefusedError("smtp.test:587 refused")
