@@ -4,11 +4,11 @@
 import { createStore, useStore } from "./store.js";
 
 /** Last address of the list of jobs in this tab. */
-export let listAddress = "/jobs";
+export const listAddress = createStore("/jobs");
 
 function readLocation() {
   const path = location.pathname.replace(/(.)\/+$/, "$1");
-  if (path === "/jobs") listAddress = path + location.search;
+  if (path === "/jobs") listAddress.set(path + location.search);
   return { path, query: new URLSearchParams(location.search) };
 }
 

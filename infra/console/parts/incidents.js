@@ -44,6 +44,7 @@ const namesOf = (lines) =>
     .map(briefOf)
     .filter(Boolean)
     .map(({ subject, count, cause }) => ` · ${subject} ${count}${cause ? `, ${cause}` : ""}`)
+    .map((name) => name.replace(/(?<= at )\S+\/(?=[^/]+:\d+$)/, "")) // without folders
     .join("");
 
 const idOf = ({ key, sentence }) => key ?? sentence;

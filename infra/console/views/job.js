@@ -153,7 +153,7 @@ function JobDetails({ watch, job }) {
     <header class="page-head">
       <div>
         <p class="crumb bar">
-          <a href=${listAddress}>Jobs</a> ${isLive && html`<${Freshness} value=${watch.freshness} />`}
+          <a href=${listAddress.get()}>Jobs</a> ${isLive && html`<${Freshness} value=${watch.freshness} />`}
         </p>
         <h1 tabindex="-1">
           ${job.job_type} <${StateBadge}
