@@ -1087,10 +1087,10 @@ comment on function public.job_trace is
 select queue.allow('authenticated, service_role', 'public.job_trace');
 
 -- Return the workers that hold unexpired leases of a workspace, with the number of leases, the time
--- of the latest renewal or lease call, the time at which the next renewal is overdue, and the job
--- whose code has blocked the event loop the longest, with its workspace and its pulse. A worker
--- renews a lease before a quarter of the lease's duration and 30 seconds have passed. The renewal
--- is also overdue if another lease of the worker has expired since the latest renewal.
+-- of the latest renewal or lease call, the time at which the next renewal is overdue, and the jobs
+-- whose code has blocked the event loop. A worker renews a lease before a quarter of the lease's
+-- duration and 30 seconds have passed. The renewal is also overdue if another lease of the worker
+-- has expired since the latest renewal.
 -- p_workspace_id: Null to return the workers of all workspaces.
 create function queue.lease_holders(p_workspace_id uuid, p_now timestamptz)
 returns table (
@@ -1099,7 +1099,7 @@ returns table (
   renewed_at timestamptz,
   due_at timestamptz,
   expires_at timestamptz,
-  blocker jsonb
+  blockers uuid[]
 )
 language sql stable
 set search_path = ''
@@ -1117,13 +1117,7 @@ select
     )
   ),
   l.expires_at,
-  (
-    select to_jsonb(b)
-    from queue.leases as b
-    where b.job_id = any (l.blockers)
-    order by (b.pulse ->> 'blocked_ms')::integer desc
-    limit 1
-  )
+  l.blockers
 from (
   select
     o.worker,
@@ -1141,7 +1135,7 @@ where l.jobs > 0
 $$;
 
 -- Return the live workers, with the time of their last call or renewal in the column seen_at, and
--- the job whose code blocks their event loop in the key blocker of the column summary. A
+-- the jobs whose code blocks their event loop in the key blockers of the column summary. A
 -- worker with leases is live if no renewal is overdue, or if it has called since. A worker without
 -- leases is live if it called the database in the last three minutes, no lease that expired since
 -- has made its job a suspect, and its run has not ended or ended at most 90 seconds ago. If the
@@ -1180,7 +1174,7 @@ select array(
     w,
     jsonb_build_object(
       'seen_at', greatest(w.seen_at, h.renewed_at),
-      'summary', coalesce(w.summary, '{}') || jsonb_build_object('blocker', h.blocker)
+      'summary', coalesce(w.summary, '{}') || jsonb_build_object('blockers', h.blockers)
     )
   )
   from holders as h
@@ -4211,14 +4205,15 @@ begin
             )
             from queue.leases as l
             join unnest(p_alive) as w on w.worker = l.worker
-            cross join jsonb_to_record(nullif(w.summary -> 'blocker', 'null'))
-              as b (job_id text, workspace_id uuid, pulse jsonb)
+            cross join jsonb_array_elements_text(nullif(w.summary -> 'blockers', 'null')) as k (id)
+            join queue.leases as b on b.job_id = k.id::uuid and b.job_id <> l.job_id
             cross join lateral (
               values (case when p_is_open or b.workspace_id = p_job.workspace_id then b.job_id end)
             ) as i (id)
             where l.job_id = p_job.id
               and l.pulse ->> 'blocked_ms' is null
-              and b.job_id <> p_job.id::text
+            order by (b.pulse ->> 'blocked_ms')::integer desc
+            limit 1
           ),
           '{}'
         )
