@@ -1546,12 +1546,8 @@ from (
       ),
       (
         'value',
-        'The database rejected a value ({code}). Fix the value, or apply the migration that allows '
-          'it.'
-      ),
-      (
-        'calculation',
-        'A calculation in the database failed ({code}). Correct its function, query or values.'
+        'The database rejected a value or a calculation ({code}). Correct the value or the query, '
+          'or apply the migration that allows it.'
       ),
       (
         'statement',
@@ -1840,24 +1836,23 @@ from (
         'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
         'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
         'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
-        '{expires_at}.|See in the log of worker {worker_id} why it is not stored, and whether '
-        'these triggers of jobs or logs take long: {triggers}.|See in the log of worker '
-        '{worker_id} why it is not stored since {unstored_since}.|If a job of this worker blocked '
+        '{expires_at}.|See in the log of worker {worker_id} why it is not stored since '
+        '{unstored_since}.|If a job of this worker blocked '
         'its event loop after {late_since}, run that call with `asyncio.to_thread`.|If it waits '
         'for job {kept_child} without `ctx.gather` or `ctx.map`, it keeps a slot that its child '
         'needs: cancel it, and fix its code.|Find the code that runs long without an '
         '`await`{is_blocking}, for example near {place}, and run it with `asyncio.to_thread`, or '
-        'write the processor without `async`.|Follow the advice of job {loop_blocker}. If this job '
-        'stays silent{is_silent}, find out what the call at {place} waits for.|Find out what the '
-        'call{is_silent} at {place} waits for, and give it a time limit before any retry: an '
+        'write the processor without `async`.|Follow the advice of job {loop_blocker}.|Find out what '
+        'the call{is_silent} at {place} waits for, and give it a time limit before any retry: an '
         'earlier attempt is still stuck in worker {stuck_in}, and each retry can leave one '
         'more.|Find out what the call{is_silent} at {place} waits for, and give it a time limit. '
         'Then cancel and retry the job if it hangs. Finished steps are kept. Then give the type a '
         '`timeout` below {shorter} if such calls should end earlier.|Find out what the '
         'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry the '
-        'job if it hangs. Finished steps are kept.|Follow the advice of job {loop_blocker}.|If '
+        'job if it hangs. Finished steps are kept.|If '
         '{usual} should suffice, check the code at {place}.|If worker {worker_id} has not reported '
-        'on it by {unreported_until}, see its log.|Nothing to do.]',
+        'on it by {unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs or '
+        'logs take long: {triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -4022,7 +4017,6 @@ select
           then 'credentials'
         when e.status = '403' then 'forbidden'
         when e.status = '429' then 'rate'
-        when e.sqlstate ^@ '2201' then 'calculation'
         when e.sqlstate ~ '^2[23]' then 'value'
         when e.sqlstate = '57014' then 'statement'
         when e.status ~ '^30[12378]' then 'redirect'

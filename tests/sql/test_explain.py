@@ -788,7 +788,7 @@ ERRORS: list[tuple[str, dict[str, Any], str]] = [
     ("smtplib.SMTPDataError", {"errno": "SMTP 451"}, "could not serve the request (SMTP 451)"),
     ("httpx.ProxyError", {"status": 407}, "Fix the credentials for the proxy, which"),
     ("httpx.HTTPStatusError", {"status": 302}, "The server answered with a redirect (HTTP 302)"),
-    ("psycopg.errors.DivisionByZero", {"sqlstate": "22012"}, "A calculation in the database"),
+    ("psycopg.errors.DivisionByZero", {"sqlstate": "22012"}, "rejected a value or a calculation"),
     ("minutehand.queue.errors.QueueUnavailable", {"errno": "TimeoutError"}, "`minutehand status`"),
     ("httpx.ConnectError", {"errno": "WRONG_VERSION_NUMBER"}, "If this port has no TLS"),
     ("http.client.RemoteDisconnected", {"errno": "EOF"}, "closed or rejected"),

@@ -177,9 +177,10 @@ def _raised_in(error: BaseException) -> list[FrameType]:
 
 def _is_missing_program(error: OSError) -> bool:
     """Return whether `subprocess` did not find the program. It also names a missing directory."""
-    names = error.filename, os.fsencode(error.filename)
+    # a command line without `shell=True` has spaces, and is no name of a program
+    program = None if " " in error.filename else os.fsencode(error.filename)
     return error.errno == errno.ENOENT and any(
-        frame.f_code.co_name == "_execute_child" and frame.f_locals.get("executable") in names
+        frame.f_code.co_name == "_execute_child" and frame.f_locals.get("executable") == program
         for frame in _raised_in(error)
     )
 

@@ -178,6 +178,7 @@ def end_process() -> None:
         (lambda _: import_module("no_such_module"), {"module": "no_such_module"}),
         (lambda _: subprocess.run(["no-program"]), {"errno": "ENOENT", "program": "no-program"}),
         (lambda _: asyncio.run(create_subprocess_exec("/no/a")), {"program": "/no/a"}),
+        (lambda _: subprocess.run("no -a"), {"program": None}),
         (lambda _: subprocess.run(["ls"], cwd="/no"), {"program": None, "path": "/no"}),
         (lock_file, {"errno": "SQLITE_BUSY"}),
         (lambda _: end_process(), {"errno": "BrokenProcessPool"}),
