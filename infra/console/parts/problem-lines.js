@@ -102,7 +102,7 @@ export function useGroups() {
 /** Return the first words of an error, without its class if the message explains the error. */
 export const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
 
-const untilDue = (at, now) => relative(at, Math.min(now, Date.parse(at)));
+const nextAt = (at, now) => (now < Date.parse(at) ? `next ${relative(at, now)}` : "due now");
 
 /**
  * Return the parts of a line about jobs that retry, failed, are silent or have no worker: the
@@ -121,7 +121,7 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
     return {
       subject,
       count: `${named} silent`,
-      time: start(jobs > 1 ? "the first since" : "since"),
+      time: start(jobs > 1 ? "first since" : "since"),
       cause: seen?.replace("its ", ""),
     };
   const [failed, retry] = ["failed", "retrying"].map((name) =>
@@ -135,8 +135,8 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
     subject,
     count: counts.filter(Boolean).join(", "),
     time: html`
-      ${start(failed ? "since" : "the first started")}
-      ${next && html`, next attempt <${Age} at=${next} format=${untilDue} />`}
+      ${start(failed ? "since" : "first started")}
+      ${next && html`, <${Age} at=${next} format=${nextAt} />`}
     `,
     cause: causeOf(error),
   };
