@@ -1892,10 +1892,10 @@ from (
     ),
     (
       'sleeping',
-      'It sleeps until {until}.[ It has waited 100 times or more since {often_since}.]',
-      '[If it must not wait so often{is_often}, cancel it, and correct the loop in its code.|'
-        'Nothing to do until {early_deadline}. It fails then.|Nothing to do until {until}. It '
-        'continues then.]',
+      'It sleeps until {until}.',
+      '[If its 100 or more waits since {often_since} are too many, cancel it, and correct the loop '
+        'in its code.|Nothing to do until {early_deadline}. It fails then.|Nothing to do until '
+        '{until}. It continues then.]',
       'watch {job_id}',
       null
     ),
@@ -2347,8 +2347,8 @@ from (
     (
       'silent_jobs',
       null,
-      '[Do not retry before that: an earlier attempt of {stuck} is still stuck.|Then cancel and '
-        'retry {hanging}. Finished steps are kept.]',
+      '[Do not retry before that: an earlier attempt of {stuck} is still stuck. ]Then cancel and '
+        'retry [those of {many} that hang|the job if it hangs]. Finished steps are kept.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -2770,21 +2770,19 @@ order by w.level desc
 limit 1
 $$;
 
--- Return the number of a finding's jobs as text, the verb of a sentence in which they wait, those
--- that hang as text, and the type of several jobs.
+-- Return the number of a finding's jobs as text, the verb of a sentence in which they wait, and the
+-- type of several jobs.
 create function queue.number_of(p_data jsonb)
 returns jsonb
 language sql immutable
 set search_path = ''
 as $$
 select case
-  when p_data @> '{"jobs": 1}'
-    then '{"count": "1 job", "wait": "has waited", "hanging": "the job if it hangs"}'
+  when p_data @> '{"jobs": 1}' then '{"count": "1 job", "wait": "has waited"}'
   else jsonb_build_object(
     'count', (p_data ->> 'jobs') || ' jobs',
     'wait', 'wait, the oldest',
-    'many', p_data -> 'job_type',
-    'hanging', format('the jobs of %s that hang', p_data ->> 'job_type')
+    'many', p_data -> 'job_type'
   )
 end
 $$;
@@ -3187,9 +3185,10 @@ begin
       'estimated_start_at', case
         when v_wait ->> 'kind' = 'sleep' and v_early_deadline is null then v_wait -> 'until'
       end,
-      'data', v_wait || coalesce(
-        (
-          select jsonb_build_object('often_since', min(a.ended_at), 'is_often', '')
+      'data', v_wait || jsonb_build_object(
+        'early_deadline', v_early_deadline,
+        'often_since', (
+          select min(a.ended_at)
           from (
             select o.ended_at
             from queue.attempts as o
@@ -3199,9 +3198,6 @@ begin
           ) as a
           having count(*) = 100
         ),
-        '{}'
-      ) || jsonb_build_object(
-        'early_deadline', v_early_deadline,
         -- The emitted event whose name is most similar. Only the names before and after it in the
         -- alphabet are compared, and only names with the same numbers, because numbers usually
         -- identify the subject of an event.
