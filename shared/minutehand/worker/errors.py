@@ -269,8 +269,8 @@ def _refused_by_proxy(error: BaseException) -> tuple[str, int] | None:
         names = frame.f_locals
         connection = names.get("self")
         # other objects may run code of the user when an attribute is read
-        is_httpcore = str(frame.f_globals.get("__name__")).startswith("httpcore.")
-        if is_httpcore and (origin := attribute(connection, "_proxy_origin")) is not None:
+        is_httpcore = "httpcore" in frame.f_code.co_filename
+        if is_httpcore and (origin := attribute(connection, "_proxy_origin")):
             status = attribute(names.get("connect_response"), "status")
             address = f"{origin.host.decode()}:{origin.port}"
         elif frame.f_code.co_name == "_tunnel" and isinstance(connection, HTTPConnection):
