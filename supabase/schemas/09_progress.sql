@@ -313,10 +313,9 @@ begin
         'since', queue.clock() - (i.pulse ->> 'for_ms')::double precision * interval '1 ms',
         'times_out_at', queue.clock()
           + (i.pulse ->> 'left_ms')::double precision * interval '1 ms',
-        'first_mb', coalesce(l.pulse -> 'first_mb', i.pulse -> 'memory_mb'),
-        'pace', l.pulse -> 'pace'
+        'first_mb', coalesce(l.pulse -> 'first_mb', i.pulse -> 'memory_mb')
       )
-    end || p.pace,
+    end || jsonb_build_object('pace', p.pace),
     expires_at = queue.clock() + make_interval(secs => s.lease_seconds)
   from unnest(v_items) as i
   join queue.leases as o on o.job_id = i.job_id and o.fence = i.fence
@@ -328,13 +327,12 @@ begin
   ) as s
   cross join lateral ( -- progress that goes back begins another phase, which has its own pace
     select case
-      when jsonb_typeof(i.progress -> 'percentage') = 'number' then jsonb_build_object(
-        'pace', case
+      when jsonb_typeof(i.progress -> 'percentage') = 'number'
+        then case
           when i.progress -> 'percentage' >= o.pulse #> '{pace,to}' then o.pulse -> 'pace'
           else jsonb_build_object('from', i.progress -> 'percentage', 'since', queue.clock())
         end || jsonb_build_object('to', i.progress -> 'percentage', 'until', queue.clock())
-      )
-      else '{}'
+      else o.pulse -> 'pace'
     end as pace
   ) as p
   where l.job_id = any (v_renewed) and l.job_id = o.job_id;

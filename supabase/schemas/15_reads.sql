@@ -2347,8 +2347,9 @@ from (
     (
       'silent_jobs',
       null,
-      '[Do not retry before that: an earlier attempt of {stuck} is still stuck. ]Then cancel and '
-        'retry [those of {many} that hang|the job if it hangs]. Finished steps are kept.',
+      '[Do not retry before that. Jobs with an earlier attempt that is still stuck: {stuck}. ]Then '
+        'cancel and retry [those of {many} that hang|the job if it hangs]. Finished steps are '
+        'kept.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -2926,8 +2927,10 @@ begin
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
         'estimated_end_at', case
-          when e.growth >= 0.1 and e.until >= e.since + interval '5 seconds'
-            then e.until + (e.until - e.since) * (e.rest / e.growth)
+          when e."from" >= 0 -- a report may have any number
+            and e."to" between e."from" + 0.1 and 100
+            and e.until >= e.since + interval '5 seconds'
+            then e.until + (e.until - e.since) * ((100 - e."to") / (e."to" - e."from"))
         end,
         'run_since', l.leased_at,
         'usual', case
@@ -3028,14 +3031,8 @@ begin
     cross join lateral (
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
     ) as m (grown)
-    cross join lateral (
-      values (
-        (l.pulse #>> '{pace,since}')::timestamptz,
-        (l.pulse #>> '{pace,until}')::timestamptz,
-        (l.pulse #>> '{pace,to}')::double precision - (l.pulse #>> '{pace,from}')::double precision,
-        100 - (l.pulse #>> '{pace,to}')::double precision
-      )
-    ) as e (since, until, growth, rest)
+    cross join lateral jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
+      as e (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
     where l.job_id = p_job.id
   );
 end;

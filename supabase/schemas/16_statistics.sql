@@ -1440,15 +1440,11 @@ select
     ),
     'limit', queue.length_in_words(u.ms),
     'stuck', (
-      select case
-        when cardinality(n.jobs) = 1 then 'the job'
-        else count(distinct a.job_id) || ' of these'
-      end
+      select nullif(count(distinct a.job_id), 0)
       from alive as w
       cross join jsonb_to_recordset(w.abandoned) as a (job_id text)
       where a.job_id in (select j ->> 'job_id' from unnest(n.jobs) as j)
         and coalesce(w.evidence, w.summary -> 'stopped') is null
-      having count(*) > 0
     ),
     'shared', h.shared,
     'all_seen', h.all_seen,

@@ -1605,6 +1605,7 @@ def test_the_pace_since_the_first_report_of_a_run_predicts_its_end(engine: Engin
     assert end_after(10, pulse=pulse) is None
     assert end_after(10, 10, 10, pulse=pulse) is None  # no growth
     assert end_after(40, pulse=pulse) == 32
+    assert end_after(10**400, pulse=pulse) is None
     assert "pace" not in engine.explain(job_id)["data"]
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=0)
     engine.advance(1)
@@ -1838,7 +1839,7 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     engine.report(again, pulse=pulse)
     assert "each retry can leave one more" in str(engine.explain(job_id)["next"])
     engine.advance(20)  # no job of its type has ended
-    stuck = "Do not retry before that: an earlier attempt of the job is still stuck."
+    stuck = "Do not retry before that. Jobs with an earlier attempt that is still stuck: 1."
     assert stuck in engine.findings()["silent_jobs"]["next"][1]["words"]
     engine.advance(-20)
     engine.settle(again, "failed", error={"type": "AttemptTimeout", "message": "slow"})
