@@ -94,7 +94,9 @@ def awaited_lock(task: asyncio.Task[Any] | None, thread: str) -> str | None:
     """Return the kind of the lock for which an attempt waits, and the number of waiting tasks."""
     for frame, _ in _running(task, thread)[-1:]:
         lock: Any = frame.f_locals.get("self")
-        if type(lock) in {asyncio.Lock, asyncio.Semaphore, asyncio.BoundedSemaphore}:
+        kinds = asyncio.Lock, asyncio.Semaphore, asyncio.BoundedSemaphore
+        # `in` would run code of a metaclass of the user
+        if any(type(lock) is kind for kind in kinds):
             count = len(vars(lock)["_waiters"] or ())
             return f"an asyncio.{type(lock).__name__} (tasks that wait for it: {count})"
     return None
