@@ -2355,9 +2355,9 @@ from (
     ),
     (
       'retrying_jobs',
-      '[{at_least}]{count} of {job_type} are retrying: {error}. Attempts used: {used}[, the next '
-        'due from {next_at} to {last_at}|, the next due at {next_at}|]. The first job started at '
-        '{since}.',
+      '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
+        'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
+        '{last_at}|, the next due at {next_at}|]. The first job started at {since}.',
       'Then run these jobs now, or wait for their next attempts.',
       null,
       '/jobs?state=retrying&job_type={job_type}'

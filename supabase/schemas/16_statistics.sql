@@ -1262,6 +1262,7 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
+    'completed', (select nullif(c.completed, 0) from counted as c where c.job_type = r.job_type),
     'used', concat(
       concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
       ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs
@@ -2010,7 +2011,8 @@ begin
       'jobs', f.data -> 'jobs',
       'silent', f.data -> 'silent',
       'unserved', f.data -> 'unserved',
-      'next_at', f.data -> 'next_at'
+      'next_at', f.data -> 'next_at',
+      'completed', f.data -> 'completed'
     ) || g.said
       || jsonb_build_object('next', coalesce(f.data -> 'advice', '[]') || (g.said -> 'next'))
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
@@ -2093,11 +2095,12 @@ $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next_at, '
-  'next: [{kind, words, command, path, guess}]}], attention: [{workspace_id, kind, job_type, jobs, '
-  'more, job_ids, since, error, print, next, nearest, seen, reason}], holders: [{jobs, more, '
-  'since, kind, reason, sentence, cause, next, holder, job_id, job_types, keys}], backlog, '
-  'last_tick_seconds}. silent has the time of the last update of each silent job, unserved the job '
-  'types that no worker serves. attention has up to 200 ids of the jobs that are silent, have '
+  'completed, next: [{kind, words, command, path, guess}]}], attention: [{workspace_id, kind, '
+  'job_type, jobs, more, job_ids, since, error, print, next, nearest, seen, reason}], holders: '
+  '[{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, keys}], '
+  'backlog, last_tick_seconds}. silent has the time of the last update of each silent job, '
+  'unserved the job types that no worker serves, completed the jobs of a type with retries that '
+  'completed in the last hour. attention has up to 200 ids of the jobs that are silent, have '
   'no_worker, are retrying or failed in the last hour. print: identifies the error, and ends the '
   'key of a finding about it. reason: of the finding about jobs that have no_worker. Only '
   'operators may omit p_workspace_id.';

@@ -594,6 +594,7 @@ def test_due_retries_are_found_beside_ready_jobs_of_many_types(engine: Engine) -
     for name in others:
         engine.register(name)
         engine.enqueue(job_type=name)
+    engine.enqueue()
     engine.run_all()
     engine.enqueue_many(3)
     for lease in engine.lease(3):
@@ -605,7 +606,9 @@ def test_due_retries_are_found_beside_ready_jobs_of_many_types(engine: Engine) -
     while engine.one("select count(*) from queue.turns") <= len(others):
         engine.lease_call(0)
 
-    assert engine.findings(ACME)["retrying_jobs"]["jobs"] == 3
+    found = engine.findings(ACME)["retrying_jobs"]
+    assert (found["jobs"], found["completed"]) == (3, 1)
+    assert "completed in the last hour: 1." in found["sentence"]
 
 
 def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:

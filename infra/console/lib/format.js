@@ -110,15 +110,6 @@ export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());
 /** Format a time as `09:36:55.585` in the reader's time zone. */
 export const clock = (iso) => local(iso).slice(11) || NONE;
 
-/**
- * Return the first characters of the time of day in the reader's time zone, by default to the minute.
- * The date precedes it unless it is today.
- */
-export function timeAt(at, now, length = 5) {
-  const [today, day, time] = [local(now), ...local(at).split(" ")];
-  return (today.startsWith(day) ? "" : `${day} `) + time.slice(0, length);
-}
-
 /** Return the time of day without milliseconds. */
 export const timeOfDay = (at) => clock(at).slice(0, 8);
 

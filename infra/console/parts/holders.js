@@ -69,22 +69,16 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
   `${error ? `: ${error}` : ""}.`;
 
 /**
- * Return the steps of advice. If the name of a type without a worker is similar to that of a type
- * whose jobs fail now, the step with this name is the last, says so and has no button.
+ * Return the steps of advice, without the guess that the name of a type without a worker is a
+ * misspelt name of another type if jobs of that type fail now.
  */
-export function warned(next, groups, attention = []) {
-  const failing = attention.find(
-    ({ error, job_type: type }) => error && groups.some(({ nearest }) => nearest === type),
-  );
-  if (!failing || !next) return next;
-  return [
-    ...next
-      .filter(({ guess }) => !guess)
-      .map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") })),
-    ...next
-      .filter(({ guess }) => guess)
-      .map((step) => ({ ...step, guess: null, words: `${step.words} But ${failureOf(failing)}` })),
-  ];
+export function warned(next, attention = []) {
+  const isFailing = ({ guess }) => attention.some((one) => one.error && one.job_type === guess);
+  return next?.some(isFailing)
+    ? next
+        .filter((step) => !isFailing(step))
+        .map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") }))
+    : next;
 }
 
 const HOLDER_COLUMNS = [
@@ -113,12 +107,7 @@ const HOLDER_COLUMNS = [
  */
 export function Holders({ holders, attention = [] }) {
   if (!holders?.length) return null;
-  const rows = holders.map((holder) => {
-    const groups = attention.filter(
-      ({ kind, job_type: type }) => kind === "no_worker" && holder.job_types.includes(type),
-    );
-    return { ...holder, next: warned(holder.next, groups, attention) };
-  });
+  const rows = holders.map((holder) => ({ ...holder, next: warned(holder.next, attention) }));
   const key = ({ job_id: id, reason }) => `${reason} ${id}`;
   return html`<section class="card" aria-labelledby="h-held">
     <h2 id="h-held">Why jobs wait</h2>

@@ -1,7 +1,7 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { INSTANT, pluralize, timeAt, timeOfDay } from "../lib/format.js";
+import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation } from "../lib/router.js";
@@ -21,7 +21,7 @@ import { useFocusKeeper } from "./dialog.js";
 import { linkTo } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
-import { Advice, briefOf, useLines } from "./problem-lines.js";
+import { Advice, briefOf, roughAge, useLines } from "./problem-lines.js";
 import { Age, Sentence } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
@@ -199,10 +199,10 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
   const [, start, rest] = sentence?.match(/^(.*?(?:[:,] |$))(.*)$/s) ?? [];
   const { subject, count, cause, time } = briefOf(line) ?? {
     ...{ subject: start, count: rest, cause: !isOpen && line.cause },
-    time: since && !INSTANT.test(sentence) && html`since <${Age} at=${since} format=${timeAt} />`,
+    time: since && !INSTANT.test(sentence) && html`for <${Age} at=${since} format=${roughAge} />`,
   };
   const retrying = (line.retrying ?? line).sentence;
-  const [more] = retrying?.match(/Attempts used: .*?\.(?= The first)/s) ?? [];
+  const [more] = retrying?.match(/Attempts used: [^,.]*/) ?? [];
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
     <p class=${classes("problem-words", hasMore && !isOpen && "cut")}>
@@ -223,7 +223,7 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
     ${
       isOpen &&
       html`<div class="advice">
-        ${more && html`<p><${Sentence} text=${more} /></p>`}
+        ${more && html`<p>${more}.</p>`}
         <${Advice} line=${line} here=${here} shown=${link} buttons=${buttons} />
       </div>`
     }

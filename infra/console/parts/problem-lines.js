@@ -2,7 +2,7 @@
 // and the list of the jobs that need attention show the same lines in the same order.
 
 import { problems } from "../api.js";
-import { pluralize, relative, timeAt } from "../lib/format.js";
+import { number, pluralize, relative, roughly } from "../lib/format.js";
 import { toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
@@ -57,7 +57,7 @@ function linesOf(findings, attention = []) {
             line.jobs === 1
               ? `/jobs/${groups[0].job_ids[0]}`
               : `/jobs?${new URLSearchParams(list)}`,
-          next: warned(line.next, groups, attention)?.map((step) => ({
+          next: warned(line.next, attention)?.map((step) => ({
             ...step,
             path: step.path?.startsWith("/jobs?") ? null : step.path,
           })),
@@ -102,26 +102,28 @@ export function useGroups() {
 /** Return the first words of an error, without its class if the message explains the error. */
 export const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
 
+export const roughAge = (at, now) => roughly(now - Date.parse(at));
+
 const nextAt = (at, now) => (now < Date.parse(at) ? `next ${relative(at, now)}` : "due now");
 
 /**
  * Return the parts of a line about jobs that retry, failed, are silent or have no worker: the
  * subject, the number of jobs, their cause and a time. Return null for another line.
  */
-export function briefOf({ groups = [], reason, jobs, since, next_at: next, unserved }) {
+export function briefOf({ groups = [], reason, jobs, since, next_at: next, completed, unserved }) {
   const [group] = groups;
   if (!group || reason === "no_worker") return null;
   const { kind, job_type: type, more, error, seen } = group;
   const subject = `${(unserved ?? [type]).join(", ")}:`;
   const named = pluralize(jobs, "job", more);
-  const start = (words) => html`${words} <${Age} at=${since} format=${timeAt} />`;
+  const length = (words) => html`${words} <${Age} at=${since} format=${roughAge} />`;
   if (kind === "no_worker")
-    return { subject, count: `no worker, ${named} waiting`, time: start("since") };
+    return { subject, count: `no worker, ${named} waiting`, time: length("for") };
   if (kind === "silent")
     return {
       subject,
       count: `${named} silent`,
-      time: start(jobs > 1 ? "first since" : "since"),
+      time: length(jobs > 1 ? "for up to" : "for"),
       cause: seen?.replace("its ", ""),
     };
   const [failed, retry] = ["failed", "retrying"].map((name) =>
@@ -129,15 +131,15 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, unser
   );
   const counts = [
     retry && `${pluralize(jobs - (failed?.jobs ?? 0), "job", retry.more)} retrying`,
+    completed && `${number(completed)} completed in the last hour`,
     failed && `${pluralize(failed.jobs, "job", failed.more)} failed`,
   ];
   return {
     subject,
     count: counts.filter(Boolean).join(", "),
-    time: html`
-      ${start(failed ? "since" : "first started")}
-      ${next && html`, <${Age} at=${next} format=${nextAt} />`}
-    `,
+    time: next
+      ? html`<${Age} at=${next} format=${nextAt} />`
+      : html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`,
     cause: causeOf(error),
   };
 }

@@ -5,10 +5,10 @@ import {
   duration,
   INSTANT,
   instantOf,
+  local,
   relative,
   serverNow,
   shortId,
-  timeAt,
   utc,
 } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
@@ -69,8 +69,11 @@ export function Elapsed({ from, before = 0 }) {
  */
 function Timestamp({ at }) {
   const now = useNow();
+  const [day, time] = local(at).split(" ");
+  const [today] = local(now).split(" ");
   return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`} aria-live="off">
-    ${timeAt(at, now, 8)}${Date.parse(at) > now && ` (${relative(at, now)})`}
+    ${day === today ? "" : `${day} `}
+    ${time.slice(0, 8)}${Date.parse(at) > now && ` (${relative(at, now)})`}
   </time>`;
 }
 

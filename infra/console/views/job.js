@@ -333,7 +333,6 @@ function Explained({ explained, job, update, pace, remedies }) {
   const explanation = explained.value?.status === job.status ? explained.value : {};
   const { sentence = "\u00a0", cause, estimated_start_at: start } = explanation;
   const { attention = [] } = useStore(problems);
-  const groups = attention.filter((group) => group.job_type === job.job_type);
   const text = job.status === "failed" ? sentence.replace(ERROR_AT_END, "$1.") : sentence;
   const [, first, rest] = text.match(FIRST_SENTENCE);
   // only a screen reader announces the completion, because the badge shows it
@@ -380,7 +379,6 @@ function Explained({ explained, job, update, pace, remedies }) {
         explanation.next
           ?.filter((step) => step !== pace?.advice)
           .map((step) => ({ ...step, words: step.words.replace(update?.silent && PLACE, call) })),
-        groups,
         attention,
       )}
       here=${`/jobs/${job.id}`}

@@ -41,7 +41,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)
-    line = f"{worker.job_type}: 2 jobs failed · the ledger is closed · since "
+    line = f"{worker.job_type}: 2 jobs failed · the ledger is closed · first "
     expect(page.locator(".incidents")).to_contain_text(line)
     page.get_by_label("Created", exact=True).select_option("1h")
     expect(page).to_have_url(re.compile("since=1h"))
@@ -423,7 +423,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     page.on("response", lambda response: note("response", response.url))
     line = page.locator(".problem-line")
     expect(line).to_contain_text(
-        f"{worker.job_type}: 3 jobs retrying, 1 job failed · the port is closed · since "
+        f"{worker.job_type}: 3 jobs retrying, 1 job failed · the port is closed · next in "
     )
     click(line, "What to do")
     expect(line).to_contain_text("Attempts used: 1 of ")
