@@ -1893,9 +1893,9 @@ from (
     (
       'sleeping',
       'It sleeps until {until}.',
-      '[If its 100 or more waits since {often_since} are too many, cancel it, and correct the loop '
-        'in its code.|Nothing to do until {early_deadline}. It fails then.|Nothing to do until '
-        '{until}. It continues then.]',
+      '[If 100 or more waits (the first at {often_since}) are too many, cancel it, and correct '
+        'the loop in its code.|Nothing to do until {early_deadline}. It fails then.|Nothing to do '
+        'until {until}. It continues then.]',
       'watch {job_id}',
       null
     ),
@@ -2004,8 +2004,8 @@ from (
     (
       'no_processor',
       'No worker serves {types}: {count} {wait} since {since}.[ Did you mean {nearest}?]',
-      'If the name is misspelt, enqueue again as {nearest}, the nearest name that a worker has, '
-        'and cancel what has the wrong name.',
+      'If the name is misspelt, enqueue again as {nearest}, the nearest name that a worker has '
+        'published, and cancel what has the wrong name.',
       'cancel {job_id}',
       null
     ),
@@ -2206,7 +2206,8 @@ from (
     (
       'unserved_schedule',
       'The schedule {schedule} enqueues jobs of {job_type}, but no worker serves that type.',
-      'If the name is misspelt, change it to {nearest}, the nearest name that a worker has.',
+      'If the name is misspelt, change it to {nearest}, the nearest name that a worker has '
+        'published.',
       null,
       '/schedules'
     ),
@@ -4154,7 +4155,15 @@ declare
 begin
   v_found := case
     when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
-    else jsonb_build_object('reason', 'locked', 'since', p_lock -> 'since', 'data', p_lock)
+    else jsonb_build_object(
+      'reason', 'locked',
+      'since', p_lock -> 'since',
+      'data', p_lock || case
+        when p_job.status = 'processing' and p_lock ->> 'effect' is null
+          then '{"effect": "it cannot end"}'::jsonb
+        else '{}'
+      end
+    )
   end;
   if v_found ->> 'reason' = 'no_worker' then
     v_found := v_found || jsonb_build_object(

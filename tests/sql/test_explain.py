@@ -1044,7 +1044,9 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
             assert f"pg_terminate_backend({pid})" in held["act"]["words"]
         [line] = engine.rpc("explain_queue")["holders"]
         assert (line["kind"], line["job_id"], line["jobs"]) == ("lock", delayed, 1)
+        assert "so it can neither start nor end" in engine.explain(delayed)["sentence"]
         said = ada.explain(runs)
+        assert "so it cannot end" in said["sentence"]
         assert said["held_by"]["holder"] == {"pid": pid}
         assert "foreign host" not in str(said)
         assert "foreign host" in str(engine.explain(runs))

@@ -70,10 +70,11 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
 
 /**
  * Return the steps of advice, without the guess that the name of a type without a worker is a
- * misspelt name of another type if jobs of that type fail now.
+ * misspelt name of another type if jobs of that type fail, or have no worker either.
  */
 export function warned(next, attention = []) {
-  const isFailing = ({ guess }) => attention.some((one) => one.error && one.job_type === guess);
+  const isFailing = ({ guess }) =>
+    attention.some((one) => (one.error || one.kind === "no_worker") && one.job_type === guess);
   return next?.some(isFailing)
     ? next
         .filter((step) => !isFailing(step))

@@ -148,9 +148,9 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
         codes["errno"] = cause.reason
     elif isinstance(cause, OSError) and cause.errno:
         codes["errno"] = errno.errorcode.get(cause.errno)
-        if isinstance(cause.filename, str):
-            name = "program" if _is_missing_program(cause) else "path"
-            codes[name] = redactor.text(text(cause.filename, 300))
+        program = _missing_program(cause)
+        if isinstance(name := program or cause.filename, str):
+            codes["program" if program else "path"] = redactor.text(text(name, 300))
     elif isinstance(cause, ModuleNotFoundError):
         codes["module"] = cause.name and text(cause.name, 200)
     elif variable := _missing_variable(cause):
@@ -175,14 +175,22 @@ def _raised_in(error: BaseException) -> list[FrameType]:
     return [frame for frame, _ in walk_tb(error.__traceback__)]
 
 
-def _is_missing_program(error: OSError) -> bool:
-    """Return whether `subprocess` did not find the program. It also names a missing directory."""
-    # a command line without `shell=True` has spaces, and is no name of a program
-    program = None if " " in error.filename else os.fsencode(error.filename)
-    return error.errno == errno.ENOENT and any(
-        frame.f_code.co_name == "_execute_child" and frame.f_locals.get("executable") == program
-        for frame in _raised_in(error)
-    )
+def _missing_program(error: OSError) -> str | None:
+    """Return the name of a program that `subprocess` or uvloop did not find, or None."""
+    for frame in _raised_in(error) if error.errno == errno.ENOENT else ():
+        names, function = frame.f_locals, frame.f_code.co_name
+        program: Any = error.filename
+        if function == "_execute_child" and isinstance(program, str):  # or of a missing directory
+            is_missing = names.get("executable") == os.fsencode(program)
+        elif function == "create_subprocess_exec" and program is None:  # uvloop gives no name
+            program, options = names.get("program"), names.get("kwds")
+            is_missing = type(program) is str and type(options) is dict and "cwd" not in options
+        else:
+            continue
+        # a command line without `shell=True` has spaces, and is no name of a program
+        if is_missing and " " not in program:
+            return str(program)
+    return None
 
 
 def _library_code(error: BaseException) -> str | None:

@@ -27,6 +27,7 @@ from urllib.request import ProxyHandler, build_opener
 import httpx
 import psycopg
 import pytest
+import uvloop
 from pydantic import AliasChoices, BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -178,6 +179,8 @@ def end_process() -> None:
         (lambda _: import_module("no_such_module"), {"module": "no_such_module"}),
         (lambda _: subprocess.run(["no-program"]), {"errno": "ENOENT", "program": "no-program"}),
         (lambda _: asyncio.run(create_subprocess_exec("/no/a")), {"program": "/no/a"}),
+        (lambda _: uvloop.run(create_subprocess_exec("no-program")), {"program": "no-program"}),
+        (lambda _: uvloop.run(create_subprocess_exec("ls", cwd="/no")), {"program": None}),
         (lambda _: subprocess.run("no -a"), {"program": None}),
         (lambda _: subprocess.run(["ls"], cwd="/no"), {"program": None, "path": "/no"}),
         (lock_file, {"errno": "SQLITE_BUSY"}),

@@ -105,6 +105,7 @@ OWN_RULES = """
       join pg_proc as p on p.oid = t.tgfoid
       where t.tgrelid = c.oid
         and not t.tgisinternal
+        and t.tgenabled <> 'D'
         and p.pronamespace <> 'queue'::regnamespace
       union all
       select format('drop policy %%I on %%s', p.polname, c.oid::regclass)
