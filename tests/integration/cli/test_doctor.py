@@ -196,6 +196,11 @@ BROKEN = [
         "grant execute on function gen_random_uuid() to public",
     ),
     (
+        *("enqueue", "fail", "permission denied", "enqueue_job(uuid,text,jsonb,jsonb) to auth"),
+        "revoke execute on function public.enqueue_job from authenticated",
+        "grant execute on function public.enqueue_job to authenticated",
+    ),
+    (
         *("enqueue", "warn", "minutehand.doctor took", "disable trigger slow"),
         "create function public.slow() returns trigger language plpgsql"
         " as 'begin perform pg_sleep(0.7); return new; end';"

@@ -142,11 +142,19 @@ USES = f"""
       'alter role authenticator reset pgrst.db_pre_request; notify pgrst, ''reload config'''
     from ({PRE_REQUEST}) as f (name)
 """
-#: Query of the statement that grants the right on a function of Postgres.
+#: Query of the statement that grants the right on a function of Postgres, or on one of people.
 GRANT = """
-    select string_agg(format('grant execute on function %s to public', oid::regprocedure), '; ')
+    select string_agg(
+      format('grant execute on function %s to %s', oid::regprocedure, case pronamespace
+        when 'pg_catalog'::regnamespace then 'public'
+        else 'authenticated'
+      end),
+      '; '
+    )
     from pg_proc
-    where pronamespace = 'pg_catalog'::regnamespace and proname = '{}'
+    where (pronamespace = 'pg_catalog'::regnamespace
+      or oid in ('public.enqueue_job'::regproc, 'public.cancel_job'::regproc))
+      and proname = '{}'
 """
 #: Query of one person of a tenant, with the claims of the person's requests.
 PERSON = """
