@@ -5,7 +5,7 @@
 import { chooseWorkspace, isManager, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
-import { followLinks, listAddress, match, navigate, currentLocation } from "./lib/router.js";
+import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
 import {
@@ -165,10 +165,7 @@ function Shell({ apps, user, workspace, workspaces }) {
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
           <${ThemeButton} />
-          ${quietButton("Sign out", () => {
-            listAddress.set("/jobs");
-            return signOut();
-          })}
+          ${quietButton("Sign out", signOut)}
         </div>
       </div>
     </aside>

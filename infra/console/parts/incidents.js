@@ -4,7 +4,7 @@ import { session, outage, supabase, engine, problems } from "../api.js";
 import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
-import { currentLocation } from "../lib/router.js";
+import { currentLocation, listAddress } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import {
   classes,
@@ -52,15 +52,21 @@ const idOf = ({ key, sentence }) => key ?? sentence;
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
 /**
- * Section that lists the current problems. To users who may see only an app's pages, the section
- * shows only whether there is an outage.
+ * Section that lists the current problems. Each workspace has its own section. To users who may see
+ * only an app's pages, the section shows only whether there is an outage.
  */
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const { path, query } = useStore(currentLocation);
-  const last = useMemo(() => ({ at: -Infinity }), [workspace.id]);
-  // another workspace or user must not see these findings
-  useLayoutEffect(() => () => problems.set({ findings: [] }), [workspace.id]);
+  const last = useMemo(() => ({ at: -Infinity }), []);
+  // another workspace or user must not see these findings and filters
+  useLayoutEffect(
+    () => () => {
+      problems.set({ findings: [] });
+      listAddress.set("/jobs");
+    },
+    [],
+  );
   const read = useFetch(
     async (signal) => {
       if (isApp) return problems.set({ findings: [] });
@@ -73,7 +79,7 @@ export function Incidents({ workspace, isApp }) {
       const listed = attention.filter(({ workspace_id: id }) => id === workspace.id);
       return problems.set({ findings, attention: listed });
     },
-    [workspace.id, isApp],
+    [isApp],
   );
   const [freshness, setFreshness] = useState("live");
   // the problems of the workspace that a person collapsed in this tab
@@ -99,7 +105,7 @@ export function Incidents({ workspace, isApp }) {
       watch.close();
       clearInterval(timer);
     };
-  }, [workspace.id, isApp]);
+  }, [isApp]);
   const [isWithoutRealtime, setIsWithoutRealtime] = useState(false);
   useEffect(() => {
     setIsWithoutRealtime(false);

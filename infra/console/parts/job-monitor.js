@@ -552,7 +552,8 @@ function StateNote({ row }) {
   const isRunning = row.status === "processing";
   const hasFailed = row.status === "failed" || row.attempts > 1;
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
-  const update = percentage(row.progress) === 0 && row.times?.last_update;
+  const done = isRunning && percentage(row.progress);
+  const update = done === 0 && row.times?.last_update;
   const age = useNow(Boolean(update)) - Date.parse(update?.at);
   return html`<span class="state-note small muted">
     ${isRunning && html`<${JobProgress} job=${row} compact />`}
@@ -569,7 +570,7 @@ function StateNote({ row }) {
     ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
     ${
       hasFailed &&
-      html`<span class=${next || (isRunning && percentage(row.progress) > 0) ? undefined : "phone"}> · </span>
+      html`<span class=${next || update || done ? undefined : "phone"}> · </span>
         <span class="num">
           <span class="phone-less">attempt </span>${row.attempts} of ${row.max_attempts}
         </span>`

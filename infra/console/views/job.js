@@ -338,6 +338,7 @@ function Explained({ explained, job, update, pace, remedies }) {
   // only a screen reader announces the completion, because the badge shows it
   const isHidden = job.status === "completed" && !explanation.next?.length;
   const isUnserved = /^no_(worker|processor)$/.test(explanation.reason);
+  const isSilent = update?.silent;
   // a job that sends updates is not stuck, however long it has run
   const isStuck =
     isUnserved ||
@@ -366,7 +367,7 @@ function Explained({ explained, job, update, pace, remedies }) {
           It has run for <${Age} at=${explanation.data.run_since} />. <${Sentence} text=${pace.words} />
         </span>`
       }
-      <${Sentence} text=${rest.replace(pace ? PACE : update?.silent && RUN, "")} />
+      <${Sentence} text=${rest.replace(pace ? PACE : isSilent ? RUN : "", "")} />
       ${cause && html` <span class="muted">Cause: ${cause}</span>`}
       ${
         start &&
@@ -378,7 +379,10 @@ function Explained({ explained, job, update, pace, remedies }) {
       next=${warned(
         explanation.next
           ?.filter((step) => step !== pace?.advice)
-          .map((step) => ({ ...step, words: step.words.replace(update?.silent && PLACE, call) })),
+          .map((step) => ({
+            ...step,
+            words: isSilent ? step.words.replace(PLACE, () => call) : step.words,
+          })),
         attention,
       )}
       here=${`/jobs/${job.id}`}
