@@ -119,8 +119,7 @@ export function Incidents({ workspace, isApp }) {
       const own = line.groups.find((group) => group.job_ids.includes(id));
       return own ? { ...line, own: own.kind, others: line.jobs - 1 } : line;
     })
-    .filter(({ others }) => others !== 0) // the page of the job explains its problem
-    .sort((one, other) => Boolean(other.own) - Boolean(one.own));
+    .filter(({ others }) => others !== 0); // the page of the job explains its problem
   if (since) lines.unshift({ tone: "failed", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)

@@ -361,7 +361,9 @@ function Tabs({ counts, filter }) {
           entry(
             "attention",
             "Needs attention",
-            listed.map(({ kind }) => toneOf(kind)).sort()[0],
+            (rows?.flatMap(({ id }) => groups.get(id) ?? []) ?? listed)
+              .map(({ kind }) => toneOf(kind))
+              .sort()[0],
             total,
           ),
         ]

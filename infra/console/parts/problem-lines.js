@@ -131,15 +131,18 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, compl
   );
   const counts = [
     retry && `${pluralize(jobs - (failed?.jobs ?? 0), "job", retry.more)} retrying`,
-    completed && `${number(completed)} completed in the last hour`,
     failed && `${pluralize(failed.jobs, "job", failed.more)} failed`,
   ];
   return {
     subject,
     count: counts.filter(Boolean).join(", "),
-    time: next
-      ? html`<${Age} at=${next} format=${nextAt} />`
-      : html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`,
+    time: html`
+      ${
+        next
+          ? html`<${Age} at=${next} format=${nextAt} />`
+          : html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`
+      }${completed && `, ${number(completed)} completed in the last hour`}
+    `,
     cause: causeOf(error),
   };
 }

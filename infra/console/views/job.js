@@ -279,7 +279,13 @@ function paceOf({ next, data }, isStreaming) {
   const { sample, most, usual, late_since: late, estimated_end_at: end } = data;
   const advice = next.find(({ words }) => words.includes("should suffice"));
   const isPredicted = Date.parse(end) > serverNow();
-  const times = isPredicted ? "" : `${sample} of its type took ${most} or less in the last 24 h. `;
+  // the limit is rounded up, so the ratio is a minimum
+  const limit = data.typical_ms ?? data.longest_ms;
+  const ratio = Math.floor((serverNow() - Date.parse(data.run_since)) / limit);
+  const longer = ratio > 1 ? `That is more than ${ratio} times as long as ` : "";
+  const times = isPredicted
+    ? ""
+    : `${longer}${sample} of its type${longer && ", which"} took ${most} or less in the last 24 h. `;
   return most && !late && (usual || next[0].kind === "none")
     ? { words: times + (isPredicted || isStreaming ? "" : (advice?.words ?? "")), advice }
     : null;

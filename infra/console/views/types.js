@@ -1,10 +1,10 @@
 // Page of all job types, of which types with problems come first. The page of one job type shows
 // the type's workers and their jobs, its schema, limits, pause and schedules.
 
-import { types as api } from "../api.js";
+import { problems, types as api } from "../api.js";
 import { atLeast, duration, number, percent } from "../lib/format.js";
 import { success } from "../lib/series.js";
-import { useFetch } from "../lib/store.js";
+import { useFetch, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { JsonView } from "../parts/copy.js";
@@ -206,13 +206,15 @@ const lastSign = ({ state, ended_at: end, process_end: how, seen_at: seen }) =>
 
 function TypeDetails({ type }) {
   const { day } = type;
+  const { attention } = useStore(problems);
+  const isPublished = type.timeout_seconds > 0;
   const seconds = (value) => duration(value * 1000);
   const paused = type.pause_reason ?? html`<${When} at=${type.paused_at} />`;
   const [first, cap] = [seconds(type.backoff_first_seconds), seconds(type.backoff_cap_seconds)];
   const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
-    <${Holders} holders=${type.holders} />
+    <${Holders} holders=${type.holders} attention=${attention} />
     <section class="grid-cards" aria-label="Last day">
       ${figure("Queued", listOf(type, "queued", type.waiting), "now")}
       ${figure("Running", listOf(type, "running", type.running), "now")}
@@ -241,10 +243,10 @@ function TypeDetails({ type }) {
           ${fact("Schema version", type.schema_version)}
           ${fact("Schedules", type.schedules.length > 0 && html`<a href="/schedules">${type.schedules.length}</a>`)}
           ${fact("Source", type.source && html`<span class="mono small whole">${breakable(type.source)}</span>`)}
-          ${fact("Timeout", seconds(type.timeout_seconds))}
-          ${fact("Lease", seconds(type.lease_seconds))}
+          ${isPublished && fact("Timeout", seconds(type.timeout_seconds))}
+          ${isPublished && fact("Lease", seconds(type.lease_seconds))}
           ${fact("Attempts", type.max_attempts)}
-          ${fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
+          ${isPublished && fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
           ${fact("Concurrency limit", type.max_concurrency ?? "no limit")}
           ${fact("Per workspace", type.workspace_concurrency)}
           ${fact("Per key", type.key_concurrency)}
