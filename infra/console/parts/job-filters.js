@@ -151,8 +151,8 @@ const TEXTS = {
 const isoOf = (text) => (text ? new Date(text).toISOString() : "");
 
 /**
- * Dialog with the filters for which the list has no room. It suggests what the newest jobs have. On a
- * phone, it has the time range too.
+ * Dialog with the filters for which the list has no room. It suggests the values of the newest jobs.
+ * On a phone, it has the time range too.
  */
 function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
   const [range, setRange] = useState(first);

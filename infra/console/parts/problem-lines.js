@@ -104,7 +104,8 @@ export const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
 
 export const roughAge = (at, now) => roughly(now - Date.parse(at));
 
-const nextAt = (at, now) => (now < Date.parse(at) ? `next ${relative(at, now)}` : "due now");
+/** The next retry of the jobs. After it, what they do is unknown until problems are read again. */
+const nextAt = (at, now) => `${now < Date.parse(at) ? "next" : "due"} ${relative(at, now)}`;
 
 /**
  * Return the parts of a line about jobs that retry, failed, are silent or have no worker: the

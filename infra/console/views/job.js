@@ -350,7 +350,7 @@ function Explained({ explained, job, update, pace, remedies }) {
     isUnserved ||
     (job.status === "processing" && !pace && explanation.next?.some(({ kind }) => kind === "act"));
   const { code = "" } = explanation.data ?? {};
-  const call = code && code.length < 60 ? `\`${code.replace(/ +#.*/, "")}\`` : "this call";
+  const call = code && code.length < 60 ? `\`${code.replace(/ +#[^'"]*$/, "")}\`` : "this call";
   return html`<div
     class=${isHidden ? "hidden" : "explain"}
     data-tone=${isUnserved ? "failed" : isStuck ? "waiting" : undefined}
@@ -428,11 +428,7 @@ const startButton = ({ job, watch }, label, message, className) => {
 /** Return buttons, each with a regular expression for the step of an explanation that needs it. */
 function remediesOf({ isSilent, ...of }) {
   const { job, explanation } = of;
-  const { attention = [] } = problems.get();
-  const nearest =
-    explanation?.reason === "no_processor" &&
-    !attention.some(({ error, job_type: type }) => error && type === explanation.data.nearest) &&
-    explanation.data.nearest;
+  const nearest = explanation?.reason === "no_processor" && explanation.data.nearest;
   const hasTime = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   const button = (label, ...action) =>
     html`<button type="button" onClick=${() => change(of, ...action)}>${label}</button>`;

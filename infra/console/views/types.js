@@ -207,7 +207,6 @@ const lastSign = ({ state, ended_at: end, process_end: how, seen_at: seen }) =>
 function TypeDetails({ type }) {
   const { day } = type;
   const { attention } = useStore(problems);
-  const isPublished = type.timeout_seconds > 0;
   const seconds = (value) => duration(value * 1000);
   const paused = type.pause_reason ?? html`<${When} at=${type.paused_at} />`;
   const [first, cap] = [seconds(type.backoff_first_seconds), seconds(type.backoff_cap_seconds)];
@@ -243,10 +242,10 @@ function TypeDetails({ type }) {
           ${fact("Schema version", type.schema_version)}
           ${fact("Schedules", type.schedules.length > 0 && html`<a href="/schedules">${type.schedules.length}</a>`)}
           ${fact("Source", type.source && html`<span class="mono small whole">${breakable(type.source)}</span>`)}
-          ${isPublished && fact("Timeout", seconds(type.timeout_seconds))}
-          ${isPublished && fact("Lease", seconds(type.lease_seconds))}
+          ${type.published && fact("Timeout", seconds(type.timeout_seconds))}
+          ${type.published && fact("Lease", seconds(type.lease_seconds))}
           ${fact("Attempts", type.max_attempts)}
-          ${isPublished && fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
+          ${type.published && fact("Backoff", `${first}, × ${type.backoff_factor}, at most ${cap}`)}
           ${fact("Concurrency limit", type.max_concurrency ?? "no limit")}
           ${fact("Per workspace", type.workspace_concurrency)}
           ${fact("Per key", type.key_concurrency)}
