@@ -1496,9 +1496,9 @@ from (
       ),
       (
         'lock',
-        'It waited too long for a lock of another session ({code}). `minutehand status` names '
-          'sessions with a long transaction. End that session if no one needs it, or wait for its '
-          'end.'
+        'It waited too long for a lock of another session ({code}). If this returns, run '
+          '`minutehand status` during the wait, which can name the session. End that session if no '
+          'one needs it.'
       ),
       (
         'lock:file',
@@ -1552,7 +1552,8 @@ from (
       (
         'statement',
         'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
-          '`statement_timeout`. If it waits for a lock, `minutehand status` can name the session.'
+          '`statement_timeout`. If it waits for a lock, run `minutehand status` during the wait, '
+          'which can name the session to end.'
       ),
       (
         'rate',
@@ -1892,10 +1893,9 @@ from (
     ),
     (
       'sleeping',
-      'It sleeps until {until}.',
-      '[If 100 or more waits (the first at {often_since}) are too many, cancel it, and correct '
-        'the loop in its code.|Nothing to do until {early_deadline}. It fails then.|Nothing to do '
-        'until {until}. It continues then.]',
+      'It sleeps until {until}.[ It has waited {waits} times since {often_since}.]',
+      '[If {waits} waits are too many, cancel it, and correct the loop in its code.|Nothing to do '
+        'until {early_deadline}. It fails then.|Nothing to do until {until}. It continues then.]',
       'watch {job_id}',
       null
     ),
@@ -2017,11 +2017,11 @@ from (
         'Workers serve: {served}.][ The key of its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
-        'it again. Otherwise start its worker again.|Otherwise, write '
+        'it again. Otherwise start its worker again. If one runs, check its key:|Otherwise, write '
         '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
         'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
         'check its code and the key of its worker:]',
-      '[types {once_served}|doctor --only processors --only worker-key]',
+      'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
     (
@@ -2124,19 +2124,13 @@ from (
         'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
         'that serve it have leased nothing since {leased_at}|No worker that serves it runs{yet}|'
         'Workers that serve it have not leased it].[ They were last seen at {seen_at}.]',
-      '[Grant the right: `grant {lacked} to {without_right}`.|Notify the operator of the service, '
+      '[See whether one of these triggers of jobs or logs drops the change (`before update`, '
+        'returns null), raises an error or takes long: {triggers}. ][Grant the right: `grant '
+        '{lacked} to {without_right}`.|Notify the operator of the service, '
         'because workers lack {a_right}.|Nothing to do if a worker that serves it is starting{yet}.'
-        ' Otherwise start one.|If they have hung since {silent_since}, end their processes. '
-        'Otherwise check their rights and logs.|Check their rights and logs.]',
+        ' Otherwise start one.|If workers have hung since {silent_since}, end their processes. '
+        'Otherwise check their rights and logs.|Check the rights and logs of the workers.]',
       'doctor',
-      '/overview'
-    ),
-    (
-      'not_leased',
-      null,
-      'Check whether these triggers of jobs or logs reject or drop the change, or take long: '
-        '{triggers}.',
-      'doctor --only enqueue',
       '/overview'
     ),
     (
@@ -3056,14 +3050,14 @@ from (values (to_regrole('job_worker'))) as r (role)
 join pg_catalog.pg_proc as f on f.oid = p_function
 $$;
 
--- Return the names of the triggers that run when a job or a log line is added or changed, and that
--- are not the engine's.
+-- Return the names and functions of the triggers that run when a job or a log line is added or
+-- changed, and that are not the engine's.
 create function queue.own_triggers()
 returns text
 language sql stable
 set search_path = ''
 as $$
-select string_agg(t.tgname, ', ' order by t.tgname)
+select string_agg(format('%s (function %s)', t.tgname, f.oid::regproc), ', ' order by t.tgname)
 from pg_catalog.pg_trigger as t
 join pg_catalog.pg_proc as f on f.oid = t.tgfoid
 where t.tgrelid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
@@ -3185,17 +3179,6 @@ begin
       end,
       'data', v_wait || jsonb_build_object(
         'early_deadline', v_early_deadline,
-        'often_since', (
-          select min(a.ended_at)
-          from (
-            select o.ended_at
-            from queue.attempts as o
-            where o.job_id = p_job.id and o.outcome = 'waiting' and v_wait ->> 'kind' = 'sleep'
-            order by o.fence
-            limit 100
-          ) as a
-          having count(*) = 100
-        ),
         -- The emitted event whose name is most similar. Only the names before and after it in the
         -- alphabet are compared, and only names with the same numbers, because numbers usually
         -- identify the subject of an event.
@@ -3224,6 +3207,22 @@ begin
               from regexp_matches(v_wait ->> 'event', '[0-9]+', 'g') as n
             )
         ))
+      ) || coalesce(
+        (
+          select jsonb_build_object(
+            'often_since', min(a.ended_at),
+            'waits', count(*) || case count(*) when 100 then ' or more' else '' end
+          )
+          from (
+            select o.ended_at
+            from queue.attempts as o
+            where o.job_id = p_job.id and o.outcome = 'waiting' and v_wait ->> 'kind' = 'sleep'
+            order by o.fence
+            limit 100
+          ) as a
+          having count(*) >= 20
+        ),
+        '{}'
       ),
       'since', v_wait -> 'since',
       'reason', case v_wait ->> 'kind'
@@ -4250,12 +4249,16 @@ begin
     v_found := jsonb_set(v_found, '{data,is_read_only}', '""');
   end if;
   if not (p_is_open or queue.is_manager(p_job.workspace_id)) then -- as job_attempts
-    v_found := v_found #- '{data,code}' #- '{data,stack}';
+    v_found := jsonb_set(
+      v_found,
+      '{data}',
+      (v_found -> 'data') - '{code,stack,triggers}'::text[]
+    );
   end if;
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data')
-        - '{application,triggers,without_right,lacked,not_granted}'::text[]
+        - '{application,without_right,lacked,not_granted}'::text[]
         || jsonb_build_object('a_right', case
           when v_found #>> '{data,without_right}' <> '' or v_found #>> '{data,not_granted}' <> ''
             then 'a right in the database'

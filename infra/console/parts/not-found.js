@@ -10,12 +10,13 @@ export const title = () => "Not found";
 
 export function NotFound({ what = "page" }) {
   const isPage = what === "page";
-  const reason = isPage
-    ? `There is no page at ${location.pathname}.`
-    : `It does not exist${what === "job" ? ", was deleted after its retention" : ""}, or you may not see it.`;
+  const reasons = {
+    page: `There is no page at ${location.pathname}.`,
+    job: "It does not exist, was deleted after its retention, or is in a workspace that you may not see. Check its id, or ask a member of its workspace.",
+  };
   return html`<div class="page">
     ${pageHead(`${capitalize(what)} not found`)}
-    <p class="muted">${reason}</p>
+    <p class="muted">${reasons[what] ?? "It does not exist, or you may not see it."}</p>
     <p>${isPage ? html`<a href="/overview">Overview</a>` : html`<a href=".">Back</a>`}</p>
   </div>`;
 }

@@ -196,13 +196,21 @@ function Workers({ types }) {
 }
 
 /**
- * Show how a worker's process or latest run ended, otherwise when the worker was last seen. A live
- * worker has ended only its latest run.
+ * Show how a worker's process or latest run ended, otherwise when the worker was last seen. A
+ * worker whose key expired cannot report.
  */
-const lastSign = ({ state, ended_at: end, process_end: how, seen_at: seen }) =>
-  end && state !== "alive"
-    ? html`ended <${When} at=${end} />${how}`
-    : html`<span class=${state === "alive" ? null : "problem"}>seen <${When} at=${seen} /></span>`;
+const lastSign = ({
+  state,
+  ended_at: end,
+  process_end: how,
+  seen_at: seen,
+  key_expired_at: key,
+}) =>
+  end && state !== "alive" && !key
+    ? html`last run ended <${When} at=${end} />${how}`
+    : html`<span class=${state === "alive" ? null : "problem"}>
+        seen <${When} at=${seen} />${key && html`, its key expired <${When} at=${key} />`}
+      </span>`;
 
 function TypeDetails({ type }) {
   const { day } = type;

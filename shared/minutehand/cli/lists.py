@@ -67,13 +67,13 @@ def _format_worker(worker: dict[str, Any]) -> dict[str, Any]:
 def last_sign(worker: dict[str, Any]) -> str:
     """Return how a worker's process or latest run ended, otherwise when the worker was last seen.
 
-    A worker whose host was killed is only known by the time of its last call. A live worker has
-    ended only its latest run.
+    A worker whose host was killed, or whose key expired, is only known by the time of its last
+    call.
     """
-    if worker["ended_at"] and worker["state"] != "alive":
-        return f"ended {ago(worker['ended_at'])}{worker['process_end']}"
     # a database before 0.5.6 sends no `key_expired_at`
     expired = worker.get("key_expired_at")
+    if worker["ended_at"] and worker["state"] != "alive" and not expired:
+        return f"last run ended {ago(worker['ended_at'])}{worker['process_end']}"
     key = f", its key expired {ago(expired)}" if expired else ""
     return f"seen {ago(worker['seen_at'])}{key}"
 

@@ -95,7 +95,7 @@ def status(output: Output, connection: Connection) -> None:
         output.text(f"The figures below were last updated {ago(stats['late_since'])}.")
     load = [{"job_type": name, **line} for name, line in stats["types"].items()]
     load.sort(key=lambda line: -line["enqueued"])
-    output.table(load, LOAD, row=_load, empty="no job in the last hour")
+    output.table(load, LOAD, row=_load, empty="no job counted in the last hour")
     if stats["tenants"]:
         output.table(stats["tenants"], TENANTS)
 

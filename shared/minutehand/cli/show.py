@@ -52,8 +52,8 @@ def show(output: Output, connection: Connection, job_id: JobId) -> None:
             output.text("")
             output.table(details[name], columns, row=_row)
     if failed := [attempt for attempt in details["attempts"] if attempt.get("traceback")]:
-        traceback = failed[-1]["traceback"]
-        output.text("Traceback, the innermost call first, libraries last:")
+        number, traceback = failed[-1]["attempt"], failed[-1]["traceback"]
+        output.text(f"Traceback of attempt {number}, the innermost call first, libraries last:")
         _frames(output, traceback["frames"])
         for cause in traceback.get("causes") or ():
             names = dict.fromkeys((cause["type"], cause["message"]))

@@ -24,7 +24,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 FIXES: dict[str, str] = {
     "unknown_job_type": "`minutehand types` lists the known types",
     "unknown_queue": "name it in a job type (`queue=`), or start `minutehand serve --queue` once",
-    "job_not_found": "`minutehand ls` lists existing jobs; a part of an id must match only one job",
+    "job_not_found": "check it with `minutehand ls`, or ask a member of its workspace; a part of "
+    "an id must match only one job",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`; or omit --token and MINUTEHAND_TOKEN",
     "unreachable": "`minutehand doctor` shows which part is unavailable",

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from minutehand.cli.__main__ import run
+from minutehand.cli.doctor.checks import format_step
 from minutehand.cli.lists import last_sign
 from minutehand.cli.overview import list_fields
 from minutehand.cli.show import print_explanation
@@ -70,12 +71,26 @@ def test_only_a_silent_job_is_printed_with_its_calls(capsys: pytest.CaptureFixtu
 
 
 def test_only_a_worker_that_is_not_alive_has_ended() -> None:
-    """The end of a run of a live worker is not shown as the worker's end."""
+    """A live worker, and one whose key expired, may have ended only its latest run."""
     at = "2026-01-01T00:00:00Z"
-    worker = {"seen_at": at, "ended_at": at, "state": "alive"}
+    worker = {"seen_at": at, "ended_at": at, "state": "gone", "process_end": ""}
 
-    assert last_sign(worker).endswith(" ago")
+    assert last_sign(worker).startswith("last run ended")
+    assert last_sign(worker | {"state": "alive"}).startswith("seen")
     assert ", its key expired" in last_sign(worker | {"key_expired_at": at})
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "fix"),
+    [
+        ("Check its key:", "minutehand doctor -e", "Check its key: minutehand doctor -e"),
+        ("Check it.", "minutehand doctor", "Check it."),
+        ("Look:", "minutehand ls", "minutehand ls  # Look:"),
+        ("Look.", None, "Look."),
+    ],
+)
+def test_a_step_of_the_doctor_is_whole(words: str, command: str | None, fix: str) -> None:
+    assert format_step({"words": words, "command": command}) == fix
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>soon</html>", b'{"jobs": ['])

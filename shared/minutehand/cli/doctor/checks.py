@@ -519,7 +519,9 @@ def format_step(step: dict[str, Any]) -> str:
     command = str(step.get("command") or "")
     if statement := re.search("`(select pg_[^`]+)`", step["words"]):
         return f"{statement[1]}  -- {step['words']}"
-    if not command or command.startswith("minutehand doctor"):
+    if command.startswith("minutehand doctor"):
+        return f"{step['words']} {command}" if step["words"].endswith(":") else str(step["words"])
+    if not command:
         return str(step["words"])
     return f"{command}  # {step['words']}"
 
