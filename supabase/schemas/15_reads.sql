@@ -2296,9 +2296,9 @@ from (
     (
       'one_worker',
       null,
-      'The last {count} failed on worker {worker_id}[ ({version})], and worker {other}[ '
-        '({other_version})] completed a job of the type at {finished_at}. If the first runs other '
-        'code, stop it, and retry these jobs.',
+      'The last attempts of {count} of these jobs failed on worker {worker_id}[ ({version})], and '
+        'worker {other}[ ({other_version})] completed a job of the type at {finished_at}. If the '
+        'first runs other code, stop it, and retry these jobs.',
       'types {job_type}',
       '/types/{job_type}'
     ),

@@ -1103,6 +1103,56 @@ begin
 end;
 $$;
 
+-- Return advice if the last attempts of the first of p_ids failed on one worker, and another worker
+-- has completed a job of the type since p_since. The jobs p_ids are of one workspace, type and
+-- error. Of each the newest few are read.
+create function queue.one_worker_advice(p_ids uuid[], p_since timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select coalesce(
+  (
+    select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c)) -> 'next'
+    from (
+      select j.workspace_id, j.job_type, count(*) as count, w.worker_id, w.version
+      from public.jobs as j
+      cross join lateral (
+        select *
+        from queue.attempts as o
+        where o.job_id = j.id
+          and (o.error_message, o.error_data) = (j.error_message, j.error_data)
+        order by o.fence desc
+        limit 1
+      ) as a
+      join queue.workers as w on w.worker = a.worker
+      where j.id = any (p_ids[:20])
+      group by 1, 2, w.worker
+      having count(*) >= 5 and count(*) = least(20, cardinality(p_ids))
+    ) as f
+    cross join lateral (
+      select n.finished_at, o.worker_id as other, o.version as other_version
+      from (
+        select *
+        from public.jobs as j
+        -- with `=`, the planner would sort all jobs of the workspace
+        where j.workspace_id between f.workspace_id and f.workspace_id
+        order by j.workspace_id desc, j.id desc
+        limit 100
+      ) as n
+      join queue.workers as o on o.worker = n.worker
+      where n.job_type = f.job_type
+        and n.status = 'completed'
+        and n.fence = 1 -- of other jobs, the worker is the first
+        and n.finished_at > p_since
+        and o.worker_id <> f.worker_id
+      limit 1
+    ) as c
+  ),
+  '[]'
+)
+$$;
+
 -- Return findings about job types, versions of the code, pauses, schedules, unanswered questions,
 -- silent jobs, and jobs that retry after the same error. Such a job waits for its retry, is due or
 -- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
@@ -1269,7 +1319,8 @@ select
         when min(r.least_allowed) < max(r.most_allowed) then min(r.least_allowed)
       end)
     ),
-    'advice', queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+    'advice', queue.one_worker_advice(min(r.job_ids), min(r.since))
+      || queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
     'attention', jsonb_agg(
       to_jsonb(r) - '{next_at,last_at,is_due,fewest,most,least_allowed,most_allowed}'::text[]
     ),
@@ -1813,53 +1864,6 @@ begin
 end;
 $$;
 
--- Return advice if the first of the failed jobs p_ids, all of one type, failed on one worker, and
--- another worker has completed a job of the type since p_since. Of each the newest few are read.
-create function queue.one_worker_advice(p_workspace_id uuid, p_ids uuid[], p_since timestamptz)
-returns jsonb
-language sql stable
-set search_path = ''
-as $$
-select coalesce(
-  (
-    select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c)) -> 'next'
-    from (
-      select j.job_type, count(*) as count, w.worker_id, w.version
-      from public.jobs as j
-      cross join lateral (
-        select *
-        from queue.attempts as o
-        where o.job_id = j.id and o.fence = j.fence
-        offset 0 -- without statistics, the planner would read all attempts
-      ) as a
-      join queue.workers as w on w.worker = a.worker
-      where j.id = any (p_ids[:20])
-      group by 1, w.worker
-      having count(*) >= 5 and count(*) = least(20, cardinality(p_ids))
-    ) as f
-    cross join lateral (
-      select n.finished_at, o.worker_id as other, o.version as other_version
-      from (
-        select *
-        from public.jobs as j
-        -- with `=`, the planner would sort all jobs of the workspace
-        where j.workspace_id between p_workspace_id and p_workspace_id
-        order by j.workspace_id desc, j.id desc
-        limit 100
-      ) as n
-      join queue.workers as o on o.worker = n.worker
-      where n.job_type = f.job_type
-        and n.status = 'completed'
-        and n.fence = 1 -- of other jobs, the worker is the first
-        and n.finished_at > p_since
-        and o.worker_id <> f.worker_id
-      limit 1
-    ) as c
-  ),
-  '[]'
-)
-$$;
-
 -- Return the jobs that failed for good in the last hour, grouped by workspace, type and error, as
 -- the key `attention` of public.explain_queue has them. Only the newest 200 failed jobs of a
 -- workspace are read. For all workspaces, 1,000 failed jobs of the 50 workspaces in which the last
@@ -1893,7 +1897,7 @@ select coalesce(
   jsonb_agg(
     to_jsonb(g) - 'last_at'
       || jsonb_build_object(
-        'next', queue.one_worker_advice(g.workspace_id, g.job_ids, g.since)
+        'next', queue.one_worker_advice(g.job_ids, g.since)
           || queue.error_advice(g.job_ids[1], g.jobs)
       )
     order by g.last_at desc
