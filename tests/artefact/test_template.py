@@ -34,7 +34,7 @@ from minutehand.deploy.service import write_first_files
 from minutehand.project import Project
 
 write_first_files(Project.find())
-compile_template("dev", Path("out"), artifacts=Path("out"))
+compile_template("dev", Path("out"))
 """
 
 

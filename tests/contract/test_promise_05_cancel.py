@@ -264,36 +264,35 @@ def test_a_retry_that_cannot_be_done_leaves_the_job_cancelled(engine: Engine) ->
         assert "asked for a retry, which was not done" in engine.explain(each)["sentence"]
 
 
+def settle(engine: Engine, leases: tuple[Json, ...], is_lost: bool) -> None:
+    """Settle two cancelled jobs and one that completed, or lose their worker."""
+    if is_lost:
+        engine.elapse(61)
+        return
+    outcomes = zip(leases, ("cancelled", "cancelled", "completed"), strict=False)
+    engine.settle_all([{**handle(each), "outcome": outcome} for each, outcome in outcomes])
+
+
 @pytest.mark.parametrize("code", ["40P01", "55P03", "XX000"])
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_temporary_error_does_not_lose_a_requested_retry(
     engine: Engine, code: str, is_lost: bool
 ) -> None:
     """Other jobs end in the meantime, also if the error never ends."""
-    (job_id, lease), (other, free), (done, last) = (engine.start() for _ in range(3))
+    (job_id, other, done), leases = zip(*(engine.start() for _ in range(3)), strict=True)
     cancel(engine, job_id, retry=True)
     cancel(engine, other, retry=True)
     error = f"raise 'no' using errcode = '{code}';"
     engine.add_trigger(
         "before update", error, f"new.generation > old.generation and new.id = '{job_id}'"
     )
-
-    def settle() -> None:
-        if is_lost:
-            engine.elapse(61)
-        else:
-            outcomes = zip(
-                (lease, free, last), ("cancelled", "cancelled", "completed"), strict=True
-            )
-            engine.settle_all([{**handle(each), "outcome": o} for each, o in outcomes])
-
-    settle()
+    settle(engine, leases, is_lost)
     states = [engine.status(each) for each in (job_id, other, done)]
     assert states == ["processing", "pending", "pending" if is_lost else "completed"]
     if is_lost:
         assert engine.explain(job_id)["cause"] == f"no ({code})"
     engine.run("drop trigger z_own on jobs")
-    settle()
+    settle(engine, leases, is_lost)
 
     assert engine.status(job_id) == "pending"
     assert engine.events(job_id).count("job.reclaimed") == is_lost
@@ -329,20 +328,14 @@ def test_a_requested_retry_waits_for_a_transaction_that_takes_its_key(
     for each in (job_id, other):
         cancel(engine, each, retry=True)
 
-    def settle() -> None:
-        if is_lost:
-            engine.elapse(61)
-        else:
-            engine.settle_all([{**handle(each), "outcome": "cancelled"} for each in (lease, free)])
-
     with engine.open_transaction() as user:
         user.enqueue(unique=unique)
-        settle()
+        settle(engine, (lease, free), is_lost)
         assert [engine.status(each) for each in (job_id, other)] == ["processing", "pending"]
         ends_transaction = remedy(engine.explain(job_id)).startswith("End the transaction")
         assert ends_transaction == is_lost
         user.run(end)
-    settle()
+    settle(engine, (lease, free), is_lost)
 
     assert engine.status(job_id) == state
     assert engine.events(job_id).count("job.reclaimed") == is_lost

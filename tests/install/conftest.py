@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def released(wheel: Path, postgres: Postgres, tmp_path_factory: pytest.TempPathF
     def build(folder: Path) -> None:
         shutil.copytree(wheel / "source", folder, dirs_exist_ok=True)
         if VERSION not in releases.read(folder):
-            make_release(folder, VERSION, now=datetime.now(UTC), server=postgres)
+            make_release(folder, VERSION, postgres)
 
     return made_once(tmp_path_factory, "released", build)
 

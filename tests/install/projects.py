@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def install(
 ) -> None:
     """Write the files of an install into a project's folder."""
     options = InstallOptions(Schemas(schema), tenants or Tenants(), without=without)
-    plan_install(folder, options, now=datetime.now(UTC)).apply()
+    plan_install(folder, options).apply()
 
 
 class HostedDatabase(Database):

@@ -22,10 +22,10 @@ def make_second_release(copy: Path, server: Postgres) -> None:
     """Release a next version in a copy of the checkout in which the current version is released."""
     text = copy / "supabase/schemas/20_extensions.sql"
     text.write_text(text.read_text() + SECOND_SQL)
-    make_release(copy, NEXT, now=datetime.now(UTC), server=server)
+    make_release(copy, NEXT, server)
 
 
-def make_release(copy: Path, version: str, *, now: datetime, server: Postgres) -> list[Path]:
+def make_release(copy: Path, version: str, server: Postgres) -> list[Path]:
     """Release a copy of the checkout as this version, and return the migrations."""
     changelog = copy / "CHANGELOG.md"
     text = changelog.read_text() if changelog.exists() else ""
@@ -41,4 +41,4 @@ def make_release(copy: Path, version: str, *, now: datetime, server: Postgres) -
         flags=re.DOTALL,
     )
     first.write_text(sql)
-    return releases.release(version, copy, now=now, server=server)
+    return releases.release(version, copy, now=datetime.now(UTC), server=server)

@@ -5,7 +5,6 @@ table `jobs` and organizations. test_corpus.py tests other projects.
 """
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -184,7 +183,7 @@ def test_a_declared_schema_is_noted(tmp_path: Path, paths: list[str], notes: tup
     (tmp_path / "supabase/schemas").mkdir(parents=True)
     (tmp_path / "supabase/config.toml").write_text(f"[db.migrations]\nschema_paths = {paths}\n")
     options = InstallOptions(Schemas("public"), Tenants())
-    assert plan_install(tmp_path, options, now=datetime.now(UTC)).hints == notes
+    assert plan_install(tmp_path, options).hints == notes
 
 
 def test_coding_agents_read_of_the_jobs_in_the_projects_own_file(

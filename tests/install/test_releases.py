@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -29,7 +28,6 @@ from tests.support.engine import ACME, SEALED, Engine, Json, handle, ids_of
 from tests.support.paths import ROOT
 from tests.support.stranger import bakery
 
-NOW = datetime.now(UTC)
 SCHEMAS = Schemas("public")
 #: A change of a table, which needs a step in supabase/steps.
 STEP = "alter table queue.pauses add column said text not null;\n"
@@ -96,7 +94,7 @@ def test_a_changed_function_is_one_migration(copy: Path, postgres: Postgres) -> 
         "comment on column queue.webhooks.url is 'Address.';\n"
     )
 
-    engine, app = make_release(copy, "9.9.9", now=NOW, server=postgres)
+    engine, app = make_release(copy, "9.9.9", postgres)
 
     made = engine.read_text()
     changed = re.findall(r"^create or replace function (\S+)\(", made, re.MULTILINE)
@@ -119,7 +117,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path, postgres: Postg
     with pytest.raises(
         CannotRelease, match=r"\+ alter table queue\.pauses add column if not exists said text"
     ):
-        make_release(copy, "9.9.9", now=NOW, server=postgres)
+        make_release(copy, "9.9.9", postgres)
 
     home = copy / "supabase/migrations"
     first, second, *_ = sorted(home.glob("*.sql"))
@@ -135,7 +133,7 @@ def test_what_cannot_be_released_is_refused_in_words(copy: Path, postgres: Postg
     ):
         assert problem in problems
     with pytest.raises(CannotRelease, match=r"with 0[.]3[.]0 and has changed"):
-        make_release(copy, "9.9.9", now=NOW, server=postgres)
+        make_release(copy, "9.9.9", postgres)
 
 
 @pytest.mark.parametrize("schema", TENANCIES)

@@ -78,7 +78,7 @@ def build_package(stage: Stage) -> tuple[Built, Path]:
     folder = project.root / "build" / "aws"
     add_to_gitignore(folder)
     artifact = build(folder, project)
-    compiled = compile_template(stage.name, folder, artifacts=folder, region=stage.region)
+    compiled = compile_template(stage.name, folder, region=stage.region)
     return artifact, compiled / TEMPLATE
 
 

@@ -71,14 +71,14 @@ def find_sections(query: str) -> list[dict[str, str]]:
     counts = [sum(1 for *_, text in sections if word.search(text)) for word in patterns]
     weights = [math.log(1 + len(sections) / count) if count else 0.0 for count in counts]
 
-    def rate(text: str) -> float:
-        return sum(
-            weight for word, weight in zip(patterns, weights, strict=True) if word.search(text)
-        )
-
     found: dict[tuple[str, str], float] = {}
     for topic, section, text in sections:
-        score = rate(text) + rate(text.partition("\n")[0]) + rate(section.lower())
+        score = sum(
+            weight
+            for part in (text, text.partition("\n")[0], section.lower())
+            for word, weight in zip(patterns, weights, strict=True)
+            if word.search(part)
+        )
         found[topic, section] = max(found.get((topic, section), 0.0), score)
     most = max(found.values())
     ranked = sorted(found, key=found.__getitem__, reverse=True) if most else []

@@ -1,7 +1,6 @@
 """`minutehand install`, `upgrade`, `uninstall`, which add the engine to a project or remove it."""
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,7 +83,7 @@ def install(
     options = InstallOptions(
         Schemas(schema or "minutehand"), tenants, package or "jobs", source, left_out
     )
-    plan = plan_install(folder, options, now=datetime.now(UTC))
+    plan = plan_install(folder, options)
     _write(output, folder, plan, dry_run=dry_run, notes=list(plan.hints))
     if output.as_json:
         return
@@ -106,7 +105,7 @@ def upgrade(
 ) -> None:
     """Add the migrations of this version that the project lacks."""
     folder, _ = _project_folder(folder)
-    since, plan = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
+    since, plan = plan_upgrade(folder, keep_edited=keep_edited)
     _write(output, folder, plan, dry_run=dry_run, since=since, version=VERSION)
     if plan.files and not dry_run and not output.as_json:
         output.text(

@@ -31,12 +31,13 @@ MAX_JOBS = 50
 def schedules(output: Output, connection: Connection) -> None:
     """List schedules with the time of their next job."""
     rows = connection.get(connection.path("schedules"))["schedules"]
-    output.table(rows, SCHEDULE_COLUMNS, row=_format_schedule, empty="no schedules")
-
-
-def _format_schedule(schedule: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a schedule. A disabled schedule has no next job."""
-    return schedule if schedule["enabled"] else {**schedule, "next_at": None}
+    disabled = {"next_at": None}
+    output.table(
+        rows,
+        SCHEDULE_COLUMNS,
+        row=lambda row: row if row["enabled"] else row | disabled,
+        empty="no schedules",
+    )
 
 
 @workspace_verb

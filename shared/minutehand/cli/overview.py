@@ -93,9 +93,12 @@ def status(output: Output, connection: Connection) -> None:
     output.text("; ".join([stats["backlog"]["detail"], *later]))
     if stats["late_since"]:
         output.text(f"The figures below were last updated {ago(stats['late_since'])}.")
-    load = [{"job_type": name, **line} for name, line in stats["types"].items()]
+    load = [
+        {"job_type": name, **line, "queue": p95(line["queue"]), "run": p95(line["run"])}
+        for name, line in stats["types"].items()
+    ]
     load.sort(key=lambda line: -line["enqueued"])
-    output.table(load, LOAD, row=_load, empty="no job counted in the last hour")
+    output.table(load, LOAD, empty="no job counted in the last hour")
     if stats["tenants"]:
         output.table(stats["tenants"], TENANTS)
 
@@ -131,10 +134,6 @@ def _with_effects(group: dict[str, Any]) -> dict[str, Any]:
         f"{effect['jobs']} {effect['job_type']}" for effect in group["consequences"]
     )
     return {**group, "effects": effects or None}
-
-
-def _load(line: dict[str, Any]) -> dict[str, Any]:
-    return {**line, "queue": p95(line["queue"]), "run": p95(line["run"])}
 
 
 def _format_type(line: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,9 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
         job = connection.get(f"/api/jobs/{job_id}") if event_type in ENDED else None
         text = format_event(event)
         if job is not None and event_type == job["status"] == "completed":
-            text.append(format_result(job))
+            result = job["result"]
+            more = f" all: minutehand show {job_id}"
+            text.append("" if result is None else shorten(result, more))
         output.value(event.json(), text=text)
         # check the job's current status, because someone may have retried the job since this event
         if job is not None and job["status"] in ENDED:
@@ -78,16 +80,6 @@ class OutputPrinter:
             return
         for item in parts:
             self._output.text(json.dumps(item, ensure_ascii=False))
-
-
-def format_result(job: dict[str, Any]) -> str:
-    """Format a job's result in one line, shortened if it is long.
-
-    Return "" if there is no result.
-    """
-    if job["result"] is None:
-        return ""
-    return shorten(job["result"], f" all: minutehand show {job['id']}")
 
 
 def shorten(value: Any, hint: str = "") -> str:

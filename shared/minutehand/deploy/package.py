@@ -24,13 +24,12 @@ OSLS = Path("node_modules", "osls", "bin", "serverless.js")
 NOT_INCLUDED = frozenset({"build", "dist", "node_modules", "serverless.yml"})
 
 
-def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "us-east-1") -> Path:
+def compile_template(stage: str, out: Path, *, region: str = "us-east-1") -> Path:
     """Run osls on a copy of serverless.yml, and return the folder with the compiled template.
 
     Args:
         stage: Name of the stage.
-        out: Folder into which osls writes the templates.
-        artifacts: Folder with the zip, whose hash the template contains.
+        out: Folder with the zip, whose hash the template contains. osls writes templates into it.
         region: AWS region in the names of resources.
 
     Raises:
@@ -47,7 +46,7 @@ def compile_template(stage: str, out: Path, *, artifacts: Path, region: str = "u
     } | {
         "AWS_EC2_METADATA_DISABLED": "true",
         "CI": "1",
-        "MINUTEHAND_ARTIFACTS": str(artifacts.resolve()),
+        "MINUTEHAND_ARTIFACTS": str(out.resolve()),
         **service_environment(project),
     }
     environment["PATH"] = os.pathsep.join([str(node_binary().parent), environment.get("PATH", "")])

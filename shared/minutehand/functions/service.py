@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand import telemetry
 from minutehand.config import Settings
-from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
 from minutehand.functions.worker.process import WorkerProcess
+from minutehand.functions.worker.routes import PROCESS_PATH, WORKER_PATH
 from minutehand.web.services import Services
 
 
@@ -46,8 +46,8 @@ class Service:
         self._stop_seconds = stop_seconds
         self._worker = WorkerProcess(worker, settings.environ)
         self._services = Services(settings, waker=self._worker)
-        self._functions = Functions(self._worker, build_jobs(settings, services=self._services))
-        self._has_no_console = not console
+        self._api = build_jobs(settings, services=self._services)
+        self._has_console = bool(console)
         self._site = Starlette(
             routes=console,
             lifespan=self._lifespan,
@@ -58,8 +58,14 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or run the app's lifespan."""
-        to_api = scope["type"] == "http" and (self._has_no_console or is_api(scope["path"]))
-        app: ASGIApp = self._functions if to_api else self._site
+        app: ASGIApp = self._site
+        if scope["type"] == "http":
+            path = scope["path"]
+            is_api = path in {"/health", "/metrics"} or path.startswith("/api/")
+            if path in {WORKER_PATH, PROCESS_PATH}:
+                app = self._worker
+            elif is_api or not self._has_console:
+                app = self._api
         await app(scope, receive, send)
 
     def end_streams(self) -> None:

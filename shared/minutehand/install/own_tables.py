@@ -7,7 +7,6 @@ row still belongs to the tenant.
 """
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 from minutehand.install.errors import InstallError
@@ -155,7 +154,7 @@ def own_tables(
             **values, schema=project.schema_, engine=Schemas(project.schema_).engine, write=write
         )
         call_lines += CALL.format(**values) + (CALL_WRITE.format(**values) if write else "")
-    stamp = timestamp(project.root, datetime.now(UTC))
+    stamp = timestamp(project.root)
     migration = project.root / "supabase/migrations" / f"{stamp}_minutehand_{names['function']}.sql"
     ids = "".join(f"    {singular}_id: int | str\n" for singular in functions)
     results = ", ".join(f'{name}={{"id": 1}}' for name in functions.values())

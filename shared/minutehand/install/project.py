@@ -10,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -199,7 +198,7 @@ class InstallOptions:
             )
 
 
-def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Plan:
+def plan_install(folder: Path, options: InstallOptions) -> Plan:
     """Plan the files of an install into `folder`.
 
     Plan no files if Minutehand is already installed in the folder.
@@ -243,16 +242,14 @@ def plan_install(folder: Path, options: InstallOptions, *, now: datetime) -> Pla
         *([] if example.exists() else [FileWrite(example, settings)]),
         *config,
         *_instructions(folder, options),
-        *([] if installed(folder) else plan_migrations(folder, [engine], now=now)),
+        *([] if installed(folder) else plan_migrations(folder, [engine])),
     )
     return Plan(files, (*hints, *config_hints))
 
 
-def plan_migrations(
-    folder: Path, migrations: list[list[Source]], *, now: datetime
-) -> list[FileWrite]:
+def plan_migrations(folder: Path, migrations: list[list[Source]]) -> list[FileWrite]:
     """Plan a migration for each list of parts, with versions after the newest migration."""
-    first, version = int(timestamp(folder, now)), VERSION.replace(".", "_")
+    first, version = int(timestamp(folder)), VERSION.replace(".", "_")
     return [
         FileWrite(
             folder / "supabase" / "migrations" / f"{number}_minutehand_{version}.sql",

@@ -201,10 +201,10 @@ def require_installed(folder: Path) -> list[Installed]:
     )
 
 
-def timestamp(folder: Path, now: datetime) -> str:
+def timestamp(folder: Path) -> str:
     """Return the version of a new migration, which is after all versions of existing migrations."""
     newest = max(map(version_of, migration_files(folder / "supabase" / "migrations")), default="")
-    at = now.astimezone(UTC).strftime("%Y%m%d%H%M%S")
+    at = datetime.now(UTC).strftime("%Y%m%d%H%M%S")
     # compare versions as strings, as the Supabase CLI does
     return at if newest < at else str(int(newest) + 1)
 

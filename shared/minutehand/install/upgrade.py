@@ -1,6 +1,5 @@
 """Upgrades a project's migrations to this version by new files, without changing existing files."""
 
-from datetime import datetime
 from pathlib import Path
 
 from minutehand.app import built_in
@@ -12,7 +11,7 @@ from minutehand.project import Project
 from minutehand.version import VERSION
 
 
-def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool) -> tuple[str, Plan]:
+def plan_upgrade(folder: Path, *, keep_edited: bool) -> tuple[str, Plan]:
     """Return the installed release, and plan the migrations that the project does not have.
 
     Args:
@@ -43,4 +42,4 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool) -> tuple[str
     schemas, apps = Schemas(project.schema_), built_in(project.without)
     missing = sources_since(since, schemas, apps)
     migrations = upgrade_migrations(missing, schemas, apps) if missing else []
-    return since, Plan(tuple(plan_migrations(folder, migrations, now=now)))
+    return since, Plan(tuple(plan_migrations(folder, migrations)))

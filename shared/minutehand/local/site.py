@@ -19,7 +19,7 @@ def console_routes(settings: Settings) -> list[BaseRoute]:
     If the installed wheel does not contain the console, because pip built the wheel, for example
     from a git address, return no routes.
     """
-    headers = security_headers(settings, settings.environ)
+    headers = security_headers(settings)
     folder = console_folder()
     if not folder.is_dir():
         return []

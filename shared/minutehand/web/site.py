@@ -38,13 +38,13 @@ def is_page(path: str) -> bool:
     return first not in FOLDERS if rest else "." not in first
 
 
-def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+def security_headers(settings: Settings) -> dict[str, str]:
     """Build the headers of the console's files.
 
     The headers allow the console to connect only to Supabase and to storage.
     """
     origin = urlsplit(settings.supabase_url)
-    storage = environ.get("AWS_ENDPOINT_URL", "")
+    storage = settings.environ.get("AWS_ENDPOINT_URL", "")
     socket = "wss" if origin.scheme == "https" else "ws"
     policy = {
         "default-src": "'none'",
@@ -57,7 +57,7 @@ def security_headers(settings: Settings, environ: Mapping[str, str]) -> dict[str
         "manifest-src": "'self'",
         # allow frames with pages that apps' jobs have built. The pages' own policies forbid network
         # access.
-        "frame-src": f"'self' {environ.get('API_URL', '')}".strip(),
+        "frame-src": f"'self' {settings.environ.get('API_URL', '')}".strip(),
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
@@ -97,7 +97,7 @@ _STATIC_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cac
 
 def console_routes(settings: Settings, folder: Path) -> list[BaseRoute]:
     """Return the routes of a console whose files `python -m minutehand.deploy.console` wrote."""
-    files = ConsoleFiles(folder, security_headers(settings, settings.environ))
+    files = ConsoleFiles(folder, security_headers(settings))
     return [config_route(settings), Mount("/", app=files)]
 
 

@@ -1,6 +1,16 @@
 """The AWS Lambda handler of the `status` function. AWS Lambda loads the module by its name."""
 
-from minutehand.functions.on_lambda import on_lambda
-from minutehand.functions.status.app import build_app
+from fastapi import FastAPI
 
-handler = on_lambda(build_app)
+from minutehand.config import Settings
+from minutehand.functions.on_lambda import on_lambda
+from minutehand.functions.status.routes import router
+from minutehand.web.application import create_app
+from minutehand.web.services import Services
+
+
+def _build(settings: Settings) -> FastAPI:
+    return create_app(Services(settings), [router], title="Minutehand status")
+
+
+handler = on_lambda(_build)
