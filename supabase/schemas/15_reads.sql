@@ -1843,16 +1843,14 @@ from (
         'without `ctx.gather` or `ctx.map`, it keeps a slot that its child needs: cancel it, and '
         'fix its code.|Find the code that runs long without an `await`{is_blocking}, for example '
         'near {place}, and run it with `asyncio.to_thread`, or write the processor without '
-        '`async`.|Follow the advice of job {loop_blocker}.|Find out what the call{is_silent} at '
-        '{place} waits for, and give it a time limit before any retry: an earlier attempt is '
-        'still stuck in worker {stuck_in}, and each retry can leave one more.|Find out what the '
-        'call{is_silent} at {place} waits for, and give it a time limit. Then cancel and retry '
-        'the job if it hangs. Finished steps are kept. Then give the type a `timeout` below '
-        '{shorter} if such calls should end earlier.|Find out what the call{is_silent} at '
-        '{place} waits for, and give it a time limit. Then cancel and retry the job if it hangs. '
-        'Finished steps are kept.|If {usual} should suffice, check the code at {place}.|If '
-        'worker {worker_id} has not reported on it by {unreported_until}, see its log.|Nothing '
-        'to do.][ Check whether these triggers of jobs or logs take long: {triggers}.]',
+        '`async`.|Follow the advice of job {loop_blocker}.|{end_wait} Do so before any retry: an '
+        'earlier attempt is still stuck in worker {stuck_in}, and each retry can leave one more.'
+        '|{end_wait} Then cancel and retry the job if it hangs. Finished steps are kept. Then '
+        'give the type a `timeout` below {shorter} if such calls should end earlier.|{end_wait} '
+        'Then cancel and retry the job if it hangs. Finished steps are kept.|If {usual} should '
+        'suffice, check the code at {place}.|If worker {worker_id} has not reported on it by '
+        '{unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs or '
+        'logs take long: {triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2804,7 +2802,7 @@ $$;
 -- unreported_since: Time of the lease's last renewal, a minute ago or more.
 -- unstored_since, triggers: End of the processor, if its worker could not yet store the outcome,
 --   and queue.own_triggers().
--- is_silent: Empty for a silent job, otherwise null.
+-- end_wait: How to end the wait of a silent job, as text.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, for 100 or more, and while the line of one of them is unknown.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
@@ -2940,7 +2938,17 @@ begin
             then v_times ->> 'most'
         end,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
-        'is_silent', case when p.is_silent then '' end,
+        'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
+          when 'output' then 'Read the output of the program while it runs, for example by '
+            '`communicate()`.'
+          when 'lock' then 'Take several locks always in the same order, and await nothing that '
+            'can hang while holding one.'
+          when 'item' then 'See whether the code that fills the queue still runs or has failed.'
+          when 'event' then 'See whether the code that sets or notifies it still runs or has '
+            'failed.'
+          else 'Find out what the call at ' || (l.pulse ->> 'place')
+            || ' waits for, and give it a time limit.'
+        end end,
         'alike', case when p.is_silent then (
           select format(
             '%s of %s',

@@ -27,6 +27,7 @@ from minutehand.queue.models import (
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.current_job import JOB_ID, RecordedCoroutine, to_record
+from minutehand.worker.errors import location_in, stack_in
 from minutehand.worker.job import BatchedJob, Job, job_of
 from minutehand.worker.middleware import Call, calling, thread_name, wrap
 from minutehand.worker.run import LeaseKey, Run
@@ -37,14 +38,7 @@ from minutehand.worker.settlement import (
     check_unawaited,
     settle_item,
 )
-from minutehand.worker.stacks import (
-    awaited_lock,
-    child_process,
-    code_location,
-    database_sessions,
-    peak_memory_mb,
-    stack_of,
-)
+from minutehand.worker.stacks import awaited, database_sessions, peak_memory_mb, running_frames
 from minutehand.worker.streams import StreamHistory
 from minutehand.worker.updates import LONG_OUTPUT, NO_UPDATES, Updates
 
@@ -329,15 +323,15 @@ class Attempt:
                 return None
             ended_ms = round((now - self.ended_at) * 1000)
             return Pulse(last="end", for_ms=ended_ms, memory_mb=peak_memory_mb())
-        code = self._code()
-        sessions, memory = database_sessions(*code[:2]), peak_memory_mb()
+        frames = running_frames(*self._code())
+        sessions, memory = database_sessions(frames), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others
         until, used = self.timeout_at, memory // MEMORY_MB
-        location = code_location(*code)
-        program = child_process(*code[:2]) or awaited_lock(*code[:2])
+        location = location_in(frames, self.module)
+        program, waits = awaited(frames)
         blocked = 0 if self._coroutine is None else round(self._coroutine.blocked_seconds)
         blocked = 0 if blocked < REPORTED_BLOCK_SECONDS else blocked
-        current = updates.last_at, location, sessions, used, beside, until, blocked, program
+        current = updates.last_at, location, sessions, used, beside, until, blocked, program, waits
         if current == self._saved_state:
             return None
         self._sent_state = current
@@ -353,20 +347,21 @@ class Attempt:
             batched=beside,
             blocked_ms=blocked * 1000 or None,
             program=program,
+            waits=waits,
             memory_mb=memory,
         )
 
-    def _code(self) -> tuple[asyncio.Task[Any] | None, str, str]:
-        """Return the task, the thread name and the module in which the processor runs."""
+    def _code(self) -> tuple[asyncio.Task[Any] | None, str]:
+        """Return the task and the name of the thread in which the processor runs."""
         if self._is_suspended:
-            return None, "", self.module
+            return None, ""
         if self.batch is not None:
-            return self.batch.task, self.batch.thread_name, self.module
-        return self._task, thread_name(*self.key), self.module
+            return self.batch.task, self.batch.thread_name
+        return self._task, thread_name(*self.key)
 
     def _collect_timeout_details(self) -> dict[str, Any]:
         return {
-            "frames": stack_of(*self._code()),
+            "frames": stack_in(running_frames(*self._code()), self.module),
             "jobs": self._environment.beside(),
             "commit": (self._environment.run.options.origin or {}).get("commit"),
         }
@@ -530,10 +525,10 @@ class Attempt:
             self._record_abandoned(*code)
 
     def _record_abandoned(self, *code: Any) -> None:
-        job_id, in_thread = self.job_id, not self._type.is_async
+        job_id, module, in_thread = self.job_id, self.module, not self._type.is_async
 
         def find() -> AbandonedJob | None:
-            location = code_location(*code)
+            location = location_in(running_frames(*code), module)
             if location is None:
                 return None
             return AbandonedJob(job_id=job_id, place=location.place, in_thread=in_thread)

@@ -178,11 +178,13 @@ def _raised_in(error: BaseException) -> list[FrameType]:
 def _missing_program(error: OSError) -> str | None:
     """Return the name of a program that `subprocess` or uvloop did not find, or None."""
     for frame in _raised_in(error) if error.errno == errno.ENOENT else ():
-        names, function = frame.f_locals, frame.f_code.co_name
+        names, function = frame.f_locals, frame.f_code
         program: Any = error.filename
-        if function == "_execute_child" and isinstance(program, str):  # or of a missing directory
+        if function.co_name == "_execute_child" and isinstance(program, str):  # or of a directory
             is_missing = names.get("executable") == os.fsencode(program)
-        elif function == "create_subprocess_exec" and program is None:  # uvloop gives no name
+        elif (
+            function is asyncio.create_subprocess_exec.__code__ and program is None
+        ):  # uvloop gives no name
             program, options = names.get("program"), names.get("kwds")
             is_missing = type(program) is str and type(options) is dict and "cwd" not in options
         else:

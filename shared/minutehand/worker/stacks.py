@@ -1,26 +1,51 @@
 """The stack of a running attempt. `exit_report.py` reads the stacks of ended processes."""
 
 import asyncio
+import fcntl
 import os
+import queue
 import resource
 import stat
-import subprocess
 import sys
+import termios
 import threading
+from asyncio.subprocess import Process
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
+from subprocess import Popen
 from traceback import walk_stack
 from types import FrameType
 from typing import Any
 
 from minutehand.worker.current_job import run_recorded
-from minutehand.worker.errors import CodeLocation, location_in, stack_in
+
+#: What the functions of the standard library wait for, with the kind of the remedy.
+_WAITS = {
+    asyncio.Lock.acquire.__code__: ("an asyncio.Lock", "lock"),
+    asyncio.Semaphore.acquire.__code__: ("an asyncio.Semaphore", "lock"),
+    asyncio.Condition.wait.__code__: ("an asyncio.Condition", "event"),
+    asyncio.Event.wait.__code__: ("an asyncio.Event", "event"),
+    asyncio.Queue.get.__code__: ("an item of an asyncio.Queue", "item"),
+    threading.Semaphore.acquire.__code__: ("a threading.Semaphore", "lock"),
+    threading.Condition.wait.__code__: ("a threading.Condition", "event"),
+    threading.Event.wait.__code__: ("a threading.Event", "event"),
+    threading.Thread.join.__code__: ("the end of a thread", None),
+    queue.Queue.get.__code__: ("an item of a queue.Queue", "item"),
+    Future.result.__code__: ("the result of a concurrent.futures.Future", None),
+}
+
+#: Modules of these functions, and functions that read a program's output.
+_LIBRARY = {"asyncio.locks", "asyncio.queues", "concurrent.futures._base", "queue", "threading"}
+_READERS = {Popen.communicate.__code__, Process.communicate.__code__}
+#: Frames with the lines that they execute, the outermost first.
+Frames = list[tuple[FrameType, int]]
 
 
-def _running(task: asyncio.Task[Any] | None, thread: str) -> list[tuple[FrameType, int]]:
-    """Return the frames that an attempt executes now, the outermost first."""
+def running_frames(task: asyncio.Task[Any] | None, thread: str) -> Frames:
+    """Return the frames that an attempt executes now."""
     running = sys._current_frames()
     for candidate in threading.enumerate():
         if candidate.name == thread and candidate.ident in running:
@@ -33,7 +58,7 @@ def _running(task: asyncio.Task[Any] | None, thread: str) -> list[tuple[FrameTyp
     return frames
 
 
-def _called_in(context: Context, top: FrameType) -> list[tuple[FrameType, int]]:
+def _called_in(context: Context, top: FrameType) -> Frames:
     """Return a thread's frames inside `context.run`, or no frames if it runs another call."""
     frames = [*walk_stack(top)]
     for number, (frame, _) in enumerate(frames):
@@ -43,12 +68,7 @@ def _called_in(context: Context, top: FrameType) -> list[tuple[FrameType, int]]:
     return []
 
 
-def stack_of(task: asyncio.Task[Any] | None, thread: str, module: str) -> list[dict[str, Any]]:
-    """Return the stack frames that an attempt executes now, in the format of a traceback."""
-    return stack_in(_running(task, thread), module)
-
-
-def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
+def database_sessions(frames: Frames) -> list[int]:
     """Return the process ids of the Postgres sessions that an attempt has opened by psycopg.
 
     The first one runs a query. Return no process ids while none runs a query.
@@ -57,7 +77,7 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
         return []
     kinds = psycopg.Connection | psycopg.AsyncConnection
     found: dict[int, None] = {}
-    for frame, _ in _running(task, thread)[::-1]:
+    for frame, _ in frames[::-1]:
         names = frame.f_locals
         values: list[Any] = [*names.values()] if found else [names.get("self")]
         for value in values:
@@ -66,74 +86,80 @@ def database_sessions(task: asyncio.Task[Any] | None, thread: str) -> list[int]:
     return [*found]
 
 
-def child_process(task: asyncio.Task[Any] | None, thread: str) -> str | None:
-    """Return the program for which an attempt waits, with its process id, or None.
+def awaited(frames: Frames) -> tuple[str | None, str | None]:
+    """Return the program or the object for which an attempt waits, and the kind of the remedy.
 
     If the program has ended, return a process that keeps its output open.
     """
-    for frame, _ in _running(task, thread)[::-1]:
+    for frame, _ in frames[::-1]:
         program: Any = frame.f_locals.get("self")
-        if type(program) is asyncio.subprocess.Process:
-            program = vars(program)["_transport"].get_extra_info("subprocess")
-        # `isinstance` would run code of a lazy object of the user
-        if issubclass(type(program), subprocess.Popen):
-            args: Any = program.args
-            first = args[0] if isinstance(args, list | tuple) else args
-            known = isinstance(first, str | bytes | os.PathLike)
-            word = os.fsdecode(first).partition(" ")[0] if known else ""
-            # other arguments, and variables before a command, may be secrets
-            name = "sh" if "=" in word else Path(word).name[:100]
-            if not _has_ended(program):
-                return f"the program {name} (pid {program.pid})".replace("  ", " ")
-            if keeper := _keeper_of_output(program):
-                return f"the program {keeper}, which keeps the output of {name or 'a program'} open"
-    return None
+        pid, ended, outputs = 0, None, []
+        # reading an object of another type could run code of the user
+        if type(program) is Process:
+            names = vars(program)
+            transport = names["_transport"]
+            pid, ended = names["pid"], transport.get_returncode()
+            outputs = [names["stdout"], names["stderr"]]
+            program = transport.get_extra_info("subprocess")  # uvloop has none
+        if type(program) is Popen:
+            pid, ended = program.pid, program.returncode
+            outputs += [program.stdout, program.stderr]
+        if ended is None and pid and (name := _running_program(pid)):
+            is_read = any(each.f_code in _READERS for each, _ in frames)
+            if not is_read and any(map(_is_full, outputs)):
+                return f"the program {name}, whose unread output fills its buffer", "output"
+            return f"the program {name}", None
+        if pid and (name := _keeper(pid, outputs)):
+            return f"the program {name}, which keeps the output of an ended program open", None
+    found: tuple[str | None, str | None] = None, None
+    for frame, _ in frames[::-1]:
+        if frame.f_globals.get("__name__") not in _LIBRARY:
+            break
+        found = _WAITS.get(frame.f_code, found)
+    return found
 
 
-def awaited_lock(task: asyncio.Task[Any] | None, thread: str) -> str | None:
-    """Return the kind of the lock for which an attempt waits, and the number of waiting tasks."""
-    for frame, _ in _running(task, thread)[-1:]:
-        lock: Any = frame.f_locals.get("self")
-        kinds = asyncio.Lock, asyncio.Semaphore, asyncio.BoundedSemaphore
-        # `in` would run code of a metaclass of the user
-        if any(type(lock) is kind for kind in kinds):
-            count = len(vars(lock)["_waiters"] or ())
-            return f"an asyncio.{type(lock).__name__} (tasks that wait for it: {count})"
-    return None
+def _running_program(pid: int) -> str | None:
+    """Return the name and the process id of a program, or None if it has ended.
 
-
-def _has_ended(program: subprocess.Popen[Any]) -> bool:
-    if program.returncode is not None:
-        return True
+    Its arguments may be secrets. Only Linux has the name.
+    """
     try:
-        state = Path(f"/proc/{program.pid}/stat").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
-        return Path("/proc/self/stat").exists()
-    return state.rpartition(b") ")[2][:1] in b"ZX"
+        return None if Path("/proc/self/stat").exists() else f"with pid {pid}"
+    name, _, state = state.partition("(")[2].rpartition(") ")
+    return None if state[0] in "ZX" else f"{name} (pid {pid})"
 
 
-def _keeper_of_output(program: subprocess.Popen[Any]) -> str | None:
-    """Return the name and the process id of a later process that can write into its output."""
+def _is_full(output: Any) -> bool:
+    """Return whether a program must wait until someone reads its output."""
+    if type(output) is asyncio.StreamReader:
+        return bool(vars(output)["_paused"])
+    with suppress(AttributeError, OSError, TypeError, ValueError):  # no pipe, or no Linux
+        size = fcntl.fcntl(output, fcntl.F_GETPIPE_SZ)
+        unread = int.from_bytes(fcntl.ioctl(output, termios.FIONREAD, bytes(4)), sys.byteorder)
+        # with more bytes than this, a pipe has no empty page
+        return unread > size - resource.getpagesize()
+    return False
+
+
+def _keeper(pid: int, outputs: list[Any]) -> str | None:
+    """Return the name and the process id of a later process that can write into a pipe."""
     with suppress(OSError, ValueError):  # the system has no such folder, or a pipe was closed
         pipes = {
-            os.readlink(f"/proc/self/fd/{pipe.fileno()}")
-            for pipe in (program.stdout, program.stderr)
-            if pipe is not None
+            os.readlink(f"/proc/self/fd/{output.fileno()}")
+            for output in outputs
+            if hasattr(output, "fileno")
         }
-        for process in Path("/proc").iterdir():
-            # a child usually has a greater id than its parent, so few processes are read
-            if process.name.isdigit() and int(process.name) > program.pid:
+        for process in Path("/proc").iterdir() if pipes else ():
+            # a child usually has a greater id than its parent. All processes take 70 times as long.
+            if process.name.isdigit() and int(process.name) > pid:
                 with suppress(OSError):  # the process has ended, or belongs to another user
                     for file in (process / "fd").iterdir():
                         if os.readlink(file) in pipes and file.lstat().st_mode & stat.S_IWUSR:
-                            name = (process / "comm").read_text().strip()
-                            return f"{name} (pid {process.name})"
+                            return _running_program(int(process.name))
     return None
-
-
-def code_location(task: asyncio.Task[Any] | None, thread: str, module: str) -> CodeLocation | None:
-    """Return the line that an attempt executes, or None after the attempt's end."""
-    return location_in(_running(task, thread), module)
 
 
 def peak_memory_mb() -> int:

@@ -85,7 +85,7 @@ class _Thread:
             call = self._calls.get()
             self._thread.name = call.name
             result, error = self._run(call)
-            self._thread.name = IDLE  # `stack_of` finds a thread by its name
+            self._thread.name = IDLE  # `running_frames` finds a thread by its name
             is_last = call.is_stopped
             if not is_last:
                 _idle.append(self)  # first, because a result may start the next call

@@ -1,10 +1,12 @@
 """The Postgres sessions of a running attempt and its calls, found in the attempt's stack."""
 
 import asyncio
+import queue
 import re
 import subprocess
 import threading
 import time
+from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -12,14 +14,23 @@ from typing import Any
 
 import psycopg
 import pytest
+import uvloop
 
 from minutehand.queue.models import JobId
 from minutehand.worker import Job, JobContext, Registry, attempt, current_job
 from minutehand.worker.current_job import JobExecutor, RecordedCoroutine
-from minutehand.worker.stacks import awaited_lock, child_process, database_sessions
+from minutehand.worker.stacks import awaited, database_sessions, running_frames
 from tests.integration.worker.test_clocks import working
 from tests.support.engine import Engine, Json
 from tests.support.patience import until
+
+
+def wait_of(task: asyncio.Task[Any]) -> tuple[str | None, str | None]:
+    return awaited(running_frames(task, ""))
+
+
+def sessions_of(task: asyncio.Task[Any]) -> list[int]:
+    return database_sessions(running_frames(task, ""))
 
 
 async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> None:
@@ -35,10 +46,10 @@ async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> Non
             return [one.info.backend_pid, other.info.backend_pid]
 
     task = asyncio.create_task(process())
-    sessions = await asyncio.to_thread(until, partial(database_sessions, task, ""))
+    sessions = await asyncio.to_thread(until, partial(sessions_of, task))
     engine.run("select pg_advisory_unlock(7)")
     assert sessions == await task
-    assert database_sessions(task, "") == []
+    assert sessions_of(task) == []
 
 
 async def test_the_program_for_which_a_processor_waits_is_found() -> None:
@@ -47,25 +58,43 @@ async def test_the_program_for_which_a_processor_waits_is_found() -> None:
     async def wait() -> None:
         await (await asyncio.create_subprocess_exec("/bin/sleep", "0.5")).communicate()
 
-    async def wait_in_shell() -> None:
-        await (await asyncio.create_subprocess_shell("TOKEN=a/b sleep 0.5; true")).communicate()
-
-    async def wait_in_thread(args: Any) -> None:
-        await asyncio.to_thread(subprocess.run, args, check=True, timeout=9)
+    async def wait_in_thread() -> None:
+        await asyncio.to_thread(subprocess.run, ["/bin/sleep", "0.5"], check=True, timeout=9)
 
     asyncio.get_running_loop().set_default_executor(JobExecutor())
-    sleep = ["/bin/sleep", "0.5"]
-    for process, name in (
-        (wait(), "sleep "),
-        (wait_in_shell(), "sh "),
-        (wait_in_thread(sleep), "sleep "),
-        (wait_in_thread(iter(sleep)), ""),
-    ):
-        task = asyncio.create_task(process)
-        program = await asyncio.to_thread(until, partial(child_process, task, ""))
-        assert re.fullmatch(rf"the program {name}\(pid \d+\)", program)
+    for process in (wait, wait_in_thread):
+        task = asyncio.create_task(process())
+        await asyncio.sleep(0.2)
+        assert re.fullmatch(r"the program sleep \(pid \d+\)", wait_of(task)[0] or "")
         await task
-        assert child_process(task, "") is None
+        assert wait_of(task) == (None, None)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("pipe", ["stdout", "stderr"])
+def test_a_program_that_waits_for_a_reader_of_its_output_is_found(run: Any, pipe: str) -> None:
+    """The fact is read in the pipe, and in the reader of asyncio."""
+
+    async def start() -> None:
+        asyncio.get_running_loop().set_default_executor(JobExecutor())
+        popen: Any = subprocess.Popen
+        options: Any = {pipe: subprocess.PIPE}
+        for size, found in (60_000, None), (900_000, "output"):
+            shell = f"head -c {size} /dev/zero{' >&2' * (pipe == 'stderr')}; exec sleep 9"
+            program = await asyncio.to_thread(popen, shell, shell=True, **options)
+            other = await asyncio.create_subprocess_shell(shell, **options)
+            waits = [*map(asyncio.create_task, (asyncio.to_thread(program.wait), other.wait()))]
+            await asyncio.sleep(0.4)
+            for wait, pid in zip(waits, (program.pid, other.pid), strict=True):
+                text, kind = wait_of(wait)
+                assert (kind, f"(pid {pid})" in str(text)) == (found, True)
+            program.kill()
+            other.kill()
+            await asyncio.to_thread(program.communicate)
+            await other.communicate()
+            await asyncio.gather(*waits)
+
+    run(start())
 
 
 async def test_a_process_that_keeps_the_output_of_an_ended_program_open_is_named() -> None:
@@ -76,25 +105,46 @@ async def test_a_process_that_keeps_the_output_of_an_ended_program_open_is_named
         task = asyncio.create_task(asyncio.to_thread(program.communicate))
         asyncio.get_running_loop().set_default_executor(JobExecutor())
         await asyncio.sleep(0.1)
-        keeper = child_process(task, "") or ""
-        assert re.fullmatch(
-            r"the program sleep \(pid \d+\), which keeps the output of sleep open", keeper
-        )
+        keeper = wait_of(task)[0] or ""
+        assert re.match(r"the program sleep \(pid \d+\), which keeps the output of an", keeper)
         assert f"(pid {program.pid})" not in keeper
         await task
 
 
-async def test_the_lock_for_which_a_processor_waits_is_found() -> None:
-    """Also the number of tasks that wait for it."""
-    lock = asyncio.Lock()
-    await lock.acquire()
-    tasks = [asyncio.create_task(lock.acquire()) for _ in range(2)]
-    await asyncio.sleep(0)
-    found = awaited_lock(tasks[0], "")
-    lock.release()
-    await tasks[0]
-    tasks[1].cancel()
-    assert found == "an asyncio.Lock (tasks that wait for it: 2)"
+async def acquire_twice(lock: Any) -> None:
+    async with lock, lock:
+        pass
+
+
+async def wait_in(condition: asyncio.Condition) -> None:
+    async with condition:
+        await condition.wait()
+
+
+async def test_the_object_for_which_a_processor_waits_is_found() -> None:
+    """It is the outermost object of the standard library, which may use others."""
+    asyncio.get_running_loop().set_default_executor(JobExecutor())
+    items: queue.Queue[int] = queue.Queue()
+    opened, result = threading.Event(), Future[int]()
+    thread = threading.Thread(target=opened.wait)
+    thread.start()
+    for wait, found in (
+        (acquire_twice(asyncio.Lock()), ("an asyncio.Lock", "lock")),
+        (acquire_twice(asyncio.BoundedSemaphore(1)), ("an asyncio.Semaphore", "lock")),
+        (wait_in(asyncio.Condition()), ("an asyncio.Condition", "event")),
+        (asyncio.LifoQueue[int]().get(), ("an item of an asyncio.Queue", "item")),
+        (asyncio.to_thread(items.get), ("an item of a queue.Queue", "item")),
+        (asyncio.to_thread(opened.wait), ("a threading.Event", "event")),
+        (asyncio.to_thread(thread.join), ("the end of a thread", None)),
+        (asyncio.to_thread(result.result), ("the result of a concurrent.futures.Future", None)),
+    ):
+        task = asyncio.create_task(wait)
+        await asyncio.sleep(0.05)
+        assert wait_of(task) == found
+        task.cancel()
+    items.put(1)
+    result.set_result(1)
+    opened.set()
 
 
 async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:
@@ -112,8 +162,7 @@ async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:
 
     task = asyncio.create_task(Lazy().wait())
     await asyncio.sleep(0)
-    assert (child_process(task, ""), database_sessions(task, "")) == (None, [])
-    assert awaited_lock(task, "") is None
+    assert (wait_of(task), sessions_of(task)) == ((None, None), [])
     task.cancel()
 
 
