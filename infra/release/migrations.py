@@ -45,7 +45,7 @@ def write_migrations(
         return Release(root, version, running).make(now)
 
 
-def differs_from_release(root: Path, server: Postgres | None = None) -> bool:
+def differs_from_release(root: Path, server: Postgres | None) -> bool:
     """Return whether current sources and released migrations create different schemas."""
     with nullcontext(server) if server else scratch() as running:
         release = Release(root, "", running)

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psycopg
@@ -181,7 +181,8 @@ def apply_migrations(url: str, migrations: Iterable[Path]) -> list[Path]:
             _keep_silent(connection)
             parts = _parts(_drop_redundant(statements))
             for part in parts:
-                with _part_transaction(connection, path, part):
+                is_outside = any(map(_NO_TRANSACTION.search, part))
+                with nullcontext() if is_outside else _file_transaction(connection, path):
                     _run(connection, path, part)
                     if part is parts[-1]:
                         connection.execute(
@@ -273,13 +274,6 @@ def _run(connection: Connection, path: Path, statements: list[str]) -> None:
                 f"{path.name}, line {line}: {error.sqlstate}: {error}\n"
                 + "\n".join(statement.splitlines()[:6])
             ) from error
-
-
-def _part_transaction(
-    connection: Connection, path: Path, part: list[str]
-) -> AbstractContextManager[None]:
-    is_outside = any(map(_NO_TRANSACTION.search, part))
-    return nullcontext() if is_outside else _file_transaction(connection, path)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _count(connection: Connection, action: str, criteria: dict[str, Any]) -> str
 
 
 def _change_job(
-    output: Output, connection: Connection, job_id: str, action: str, done: str, body: Any = None
+    output: Output, connection: Connection, job_id: str, action: str, done: str, body: Any
 ) -> None:
     path = f"/api/jobs/{resolve_job_id(connection, job_id)}/{action}"
     job = connection.call("POST", path, json=body)

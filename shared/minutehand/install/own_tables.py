@@ -111,8 +111,9 @@ def tenant_column(project: Project) -> str:
     if project.tenancy == "personal":
         return "user_id"
     parts = (part for part in installed(project.root) if part.origin.startswith(TENANCY_ORIGIN))
-    matches = [re.search(r'm\."?(\w+)"? as workspace_id', part.text) for part in parts][:1]
-    return matches[0][1] if matches and matches[0] else "workspace_id"
+    text = next((part.text for part in parts), "")
+    match = re.search(r'm\."?(\w+)"? as workspace_id', text)
+    return match[1] if match else "workspace_id"
 
 
 def own_tables(

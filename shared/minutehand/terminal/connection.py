@@ -28,8 +28,9 @@ FIXES: dict[str, str] = {
     "an id must match only one job",
     "workspace_not_found": "omit --workspace to list yours",
     "unauthorized": "sign in again with `minutehand token`; or omit --token and MINUTEHAND_TOKEN",
-    "unreachable": "`minutehand doctor` shows which part is unavailable",
-    "unavailable": "`minutehand doctor` shows which part is unavailable",
+    **dict.fromkeys(
+        ("unreachable", "unavailable"), "`minutehand doctor` shows which part is unavailable"
+    ),
     "unreadable": "name a JSON file, or - for standard input",
     "no_env_file": "name one with KEY=value lines, as .local/env has them",
     "no_stack": "start the local one with `minutehand dev`, or name a file: --env-file prod.env",

@@ -5,7 +5,6 @@ The server returns one page for every path of the console's router, as CloudFron
 scripts.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,8 +74,13 @@ def security_headers(settings: Settings) -> dict[str, str]:
     }
 
 
-def config_route(settings: Settings, **values: Any) -> Route:
-    """Build the route of the console's configuration. `values` adds fields to the configuration."""
+def console_routes(
+    settings: Settings, folder: Path, *pages: BaseRoute, **values: Any
+) -> list[BaseRoute]:
+    """Return the routes of a console whose files `python -m minutehand.deploy.console` wrote.
+
+    `pages` are routes of apps, and `values` adds fields to the console's configuration.
+    """
     body = {
         "supabaseUrl": settings.supabase_url,
         "supabaseKey": settings.supabase_publishable_key,
@@ -88,25 +92,20 @@ def config_route(settings: Settings, **values: Any) -> Route:
     async def config(_: Request) -> Response:
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
-    return Route("/config.json", config)
+    files = ConsoleFiles(folder, settings)
+    return [Route("/config.json", config), *pages, Mount("/", app=files)]
 
 
 _STATIC_TYPES = ("text/javascript", "application/javascript", "text/css")
 _STATIC_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def console_routes(settings: Settings, folder: Path) -> list[BaseRoute]:
-    """Return the routes of a console whose files `python -m minutehand.deploy.console` wrote."""
-    files = ConsoleFiles(folder, security_headers(settings))
-    return [config_route(settings), Mount("/", app=files)]
-
-
 class ConsoleFiles(StaticFiles):
     """Serves the console's files. A path without a file gets the page of the console's router."""
 
-    def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, settings: Settings) -> None:
         super().__init__(directory=directory, html=True)
-        self._headers = dict(headers)
+        self._headers = security_headers(settings)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Serve one request."""

@@ -66,13 +66,6 @@ class SendResult:
 class WebhookStore(WorkerFunctions):
     """Calls the SQL functions for deliveries, as the role `job_worker`."""
 
-    async def read_message(self, job_id: str, fence: int) -> dict[str, Any]:
-        """Read the message of a delivery that this worker has leased."""
-        message: dict[str, Any] = await self.call_held(
-            "webhook_to_send", job_id, fence, parse=decode_object
-        )
-        return message
-
     async def record(self, job_id: str, fence: int, result: SendResult) -> dict[str, Any]:
         """Store a result.
 
@@ -103,7 +96,9 @@ class Webhooks:
         self, job: Job[Delivery], ctx: JobContext
     ) -> dict[str, bool | int | str | None] | Retry | Fail | Cancel:
         """Send an event. Retry until a 2xx response arrives or the webhook is switched off."""
-        message = await self.store.read_message(job.id, job.fence)
+        message: dict[str, Any] = await self.store.call_held(
+            "webhook_to_send", job.id, job.fence, parse=decode_object
+        )
         if not message["send"]:
             return Cancel(NOT_SENT.get(message["reason"], message["reason"]), data=message)
         # receivers reject a wrong time, and the clock of this machine may be wrong
@@ -136,13 +131,12 @@ class Webhooks:
                 Webhook(secret).sign(message_id, now, body.decode()) for secret in secrets
             ),
         }
-        allows_private = message["private_addresses"] is True
-        headers = {**HEADERS, **signature}
-        return await self._send(message["url"], body, headers, allows_private, now)
+        return await self._send(message, body, {**HEADERS, **signature}, now)
 
     async def _send(
-        self, url: str, body: bytes, headers: Mapping[str, str], allows_private: bool, now: datetime
+        self, message: Mapping[str, Any], body: bytes, headers: Mapping[str, str], now: datetime
     ) -> SendResult:
+        allows_private = message["private_addresses"] is True
         # accept private addresses only if both the stage is local and the engine's setting allows
         # them
         loopback = self._settings.stage == "local" and allows_private
@@ -151,7 +145,7 @@ class Webhooks:
             async with (
                 asyncio.timeout(REQUEST_SECONDS),
                 connect(timeout=timeout, transport=transport) as client,
-                client.stream("POST", url, content=body, headers=headers) as response,
+                client.stream("POST", message["url"], content=body, headers=headers) as response,
             ):
                 text = "" if response.is_success else await _read_start(response)
                 return _to_result(response.status_code, response.headers, text, now)
