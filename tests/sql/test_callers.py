@@ -54,7 +54,7 @@ def test_no_text_of_a_caller_meets_a_lock_of_another_kind(engine: Engine) -> Non
     ours = "from pg_proc where pronamespace::regnamespace::text !~ '^(pg_|auth|realtime)'"
     words = "(regexp_matches(prosrc, 'try_lock\\(\\s*(?:format\\(\\s*)?''(\\w+)', 'g'))[1]"
     kinds = {*engine.rows(f"select {words} {ours}"), "both", "workspace"}
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         for kind in kinds:  # the text also names other kinds of locks
             assert engine.one("select queue.try_lock(%s)", f"{kind} turns maintenance")
         held = "select classid::bigint from pg_locks where locktype = 'advisory' and pid = %s"
@@ -215,7 +215,7 @@ def test_another_tenants_crowd_holds_up_no_one(engine: Engine, table: str) -> No
     engine.enqueue(workspace=GLOBEX, job_type=job_type)
     for _ in range(3 if table == "leases" else 0):
         engine.lease(500)
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run(crowd)
 
         engine.run(f"select queue.{task}")

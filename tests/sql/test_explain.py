@@ -34,6 +34,8 @@ from tests.support.patience import until
 #: A lease request of a worker that requests no job.
 LOOK: dict[str, Any] = {"tick_id": TICK, "worker_id": "w9"}
 LOOK |= {"limit": 0, "call": 1}
+#: A report of a running job whose last update is its start.
+PULSE: dict[str, Any] = {"last": "start", "for_ms": 0, "place": "a.py:1", "memory_mb": 9}
 
 
 def reason(engine: Engine, job_id: str) -> str:
@@ -62,7 +64,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     found = ada.findings(ACME)["workers_lack_right"]
     assert "so they may not take jobs." in found["sentence"]
     assert right in remedy(engine.findings(ACME)["missing_right"])  # but an operator does
-    assert "settle_jobs" not in str([shown, ada.rpc("explain_queue", p_workspace_id=ACME)])
+    assert "settle_jobs" not in str([shown, ada.overview(ACME)])
     engine.run("grant execute on function public.settle_jobs to job_worker")
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
     assert "Attempt 1 of 5 failed (E: bad luck)" in engine.explain(job_id)["sentence"]
@@ -145,7 +147,7 @@ def test_a_limit_that_is_used_up_is_named(
         assert holder in said["sentence"]
         assert remedy_command(said) == f"minutehand explain {holder}"
         assert f"Job {holder} is its parent" in remedy(said)
-    [line] = engine.rpc("explain_queue")["holders"]
+    [line] = engine.overview()["holders"]
     assert (line["reason"], line["jobs"], line["sentence"]) == (expected, 1, said["sentence"])
     # The console searches jobs by these keys.
     assert line["keys"] == (["k"] if line["kind"] == "key" else None)
@@ -273,7 +275,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     for key in "abab":
         engine.enqueue(job_type="third", concurrency_key=key)
     engine.advance(200)
-    lines = engine.rpc("explain_queue")["holders"]
+    lines = engine.overview()["holders"]
     assert [line["jobs"] for line in lines if line["job_types"] == ["third"]] == [5]
 
 
@@ -455,7 +457,7 @@ def test_a_worker_whose_key_was_revoked_is_not_said_to_hang(engine: Engine) -> N
 def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) -> None:
     """No worker can find such a job, so its explanation does not say that it will start."""
     engine.lease(1)
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run("alter table public.jobs disable trigger jobs_after_insert")
         insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
         job_id = engine.one(f"{insert} returning id::text", ACME)
@@ -555,7 +557,7 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
             error = {"type": "ValueError", "message": f"port {number} is closed.\nTry later."}
             engine.settle(lease, "retry", error=error, retry_after_seconds=60 + number)
         engine.elapse(10)  # maintenance then updates the statistics
-        said = [engine.rpc("explain_queue", p_workspace_id=each) for each in (None, ACME)]
+        said = [engine.overview(each) for each in (None, ACME)]
         engine.elapse(60)
     assert "no_success" not in engine.findings()  # retrying_jobs names the error
     assert said[0]["attention"] == said[1]["attention"]
@@ -586,7 +588,7 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
         engine.settle(lease, "retry", error={"type": "E"}, retry_after_seconds=0)
     engine.advance(1)
     engine.lease_call(0)
-    group = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"][0]
+    group = engine.overview(ACME)["attention"][0]
     assert (group["error"], group["jobs"], group["more"]) == ("E: no reason given", 20, True)
 
 
@@ -618,7 +620,7 @@ def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> Non
     fail_one(engine, {"type": "Boom", "message": "it broke"})
     engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
-        said = engine.rpc("explain_queue", p_workspace_id=workspace)
+        said = engine.overview(workspace)
         assert (said["verdict"], said["findings"]) == ("pass", [])
         [newest, group] = said["attention"]
         assert newest["error"] == "Boom: it broke"
@@ -630,13 +632,13 @@ def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> Non
         ]
         assert newest["next"][1]["command"] == f"minutehand retry {newest['job_ids'][0]}"
         assert sorted(group["job_ids"]) == sorted(ids)
-    assert engine.rpc("explain_queue", p_workspace_id=GLOBEX)["attention"] == []
+    assert engine.overview(GLOBEX)["attention"] == []
     engine.retry(ids[0])
-    [_, group] = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+    [_, group] = engine.overview(ACME)["attention"]
     assert group["job_ids"] == ids[1:]
     engine.advance(3600)
     engine.lease_call(0)
-    kinds = {one["kind"] for one in engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]}
+    kinds = {one["kind"] for one in engine.overview(ACME)["attention"]}
     assert "failed" not in kinds
 
 
@@ -647,7 +649,7 @@ def test_an_error_of_one_worker_beside_another_that_completes_jobs_is_named(engi
     for worker in ("w1", "w2"):
         engine.enqueue()
         engine.complete(engine.lease(1, worker=worker))
-        said = engine.rpc("explain_queue", p_workspace_id=ACME)
+        said = engine.overview(ACME)
         for shown in (said["findings"][0], said["attention"][-1]):
             assert ("failed on worker w1" in remedy(shown)) == (worker == "w2")
             assert "5 of these jobs" in remedy(shown) or worker == "w1"
@@ -730,103 +732,105 @@ def test_a_job_that_the_project_refuses_to_change_is_said(engine: Engine) -> Non
         assert remedy_command(shown).startswith("minutehand doctor")
 
 
-#: For each failed job: the error's type, more fields of the error, and a word of the expected
-#: advice.
-ERRORS: list[tuple[str, dict[str, Any], str]] = [
-    ("AttemptTimeout", {}, "traceback"),
-    ("DeadlinePassed", {}, "no deadline"),
-    ("httpx.ReadTimeout", {}, "what the error names"),
-    ("TimeoutError", {"errno": "TimeoutError"}, "its time limit (TimeoutError)"),
-    ("httpx.HTTPStatusError", {"status": 401}, "credentials"),
-    ("psycopg.OperationalError", {"sqlstate": "28P01"}, "credentials"),
-    ("psycopg.OperationalError", {}, "a limit of connections"),
-    ("httpx.HTTPStatusError", {"status": 403}, "The server refused the call (HTTP 403). Correct"),
-    ("httpx.HTTPStatusError", {"status": 403, "response": "{}"}, "; its answer says why."),
-    ("psycopg.errors.InsufficientPrivilege", {"sqlstate": "42501"}, "Grant that role the right"),
+#: Fields of the error of each failed job, and a word of the expected advice.
+ERRORS: list[tuple[dict[str, Any], str]] = [
+    ({"type": "AttemptTimeout"}, "traceback"),
+    ({"type": "DeadlinePassed"}, "no deadline"),
+    ({"type": "httpx.ReadTimeout"}, "what the error names"),
+    ({"errno": "TimeoutError"}, "its time limit (TimeoutError)"),
+    ({"status": 401}, "credentials"),
+    ({"sqlstate": "28P01"}, "credentials"),
+    ({"type": "psycopg.OperationalError"}, "a limit of connections"),
+    ({"status": 403}, "The server refused the call (HTTP 403). Correct"),
+    ({"status": 403, "response": "{}"}, "; its answer says why."),
+    ({"sqlstate": "42501"}, "Grant that role the right"),
     (
-        "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": "permission denied for table orders"},
         "`security definer` function that it calls, lacks a right on table orders",
     ),
     (
-        "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": "permission denied for table leases"},
         "Otherwise call the functions of Minutehand",
     ),
     (
-        "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": "permission denied for schema queue"},
         "make it `security definer`",
     ),
     (
-        "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": 'violates row-level security policy for table "orders"'},
         "Correct the row or the policies.",
     ),
     (
-        "psycopg.errors.InsufficientPrivilege",
         {"sqlstate": "42501", "message": "permission denied for table settings"},
         "If table settings belongs to Minutehand, call its functions",
     ),
-    ("queue.errors.QueueError", {"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
-    ("queue.errors.QueueError", {"sqlstate": "42883", "status": 404}, "lacks"),
-    ("postgrest.APIError", {"sqlstate": "PGRST202", "status": 404}, "`minutehand doctor`"),
-    ("psycopg.errors.DeadlockDetected", {"sqlstate": "40P01"}, "transaction"),
-    ("psycopg.errors.LockNotAvailable", {"sqlstate": "55P03"}, "a lock of another session"),
-    ("psycopg.errors.InvalidSqlStatementName", {"sqlstate": "26000"}, "prepared statement"),
-    ("MemoryError", {"errno": "ENOMEM"}, "more memory"),
-    ("psycopg.errors.QueryCanceled", {"sqlstate": "57014"}, "statement_timeout"),
-    ("psycopg.errors.InvalidTextRepresentation", {"sqlstate": "22P02"}, "rejected a value"),
-    ("psycopg.errors.UndefinedTable", {"sqlstate": "42P01"}, "lacks"),
-    ("CalledProcessError", {"signal": "SIGKILL"}, "by SIGKILL"),
-    ("KeyError", {"variable": "VENDOR_KEY"}, "Set the environment variable VENDOR_KEY"),
-    ("OSError", {"errno": "ENOSPC"}, "a file system on the machine of the worker is used up"),
-    ("OSError", {"errno": "EDQUOT", "path": "/tmp/a"}, "the file system of /tmp/a on"),
-    ("OSError", {"errno": "EMFILE"}, "its limit of open files"),
-    ("OSError", {"errno": "EACCES", "path": "/srv/a"}, "may not use /srv/a (EACCES). Give its"),
-    ("OSError", {"errno": "EACCES"}, "what the error names"),
-    ("OSError", {"errno": "ENOENT", "program": "lp"}, "Install the program lp, or"),
-    ("ModuleNotFoundError", {"module": "jwt"}, "Add the package of the module jwt"),
-    ("BrokenProcessPool", {"errno": "BrokenProcessPool"}, "A process of its pool ended"),
-    ("sqlalchemy.exc.OperationalError", {"errno": "SQLITE_BUSY"}, "has locked the SQLite database"),
-    ("smtplib.SMTPAuthenticationError", {"errno": "SMTP 535"}, "Fix the credentials, which"),
-    ("smtplib.SMTPDataError", {"errno": "SMTP 554"}, "Fix the request"),
-    ("smtplib.SMTPDataError", {"errno": "SMTP 451"}, "could not serve the request (SMTP 451)"),
-    ("httpx.ProxyError", {"status": 407}, "Fix the credentials for the proxy, which"),
-    ("httpx.HTTPStatusError", {"status": 302}, "The server answered with a redirect (HTTP 302)"),
-    ("psycopg.errors.DivisionByZero", {"sqlstate": "22012"}, "rejected a value or a calculation"),
-    ("minutehand.queue.errors.QueueUnavailable", {"errno": "TimeoutError"}, "`minutehand status`"),
-    ("httpx.ConnectError", {"errno": "WRONG_VERSION_NUMBER"}, "If this port has no TLS"),
-    ("http.client.RemoteDisconnected", {"errno": "EOF"}, "closed or rejected"),
-    ("psycopg.errors.TooManyConnections", {"sqlstate": "53300"}, "ran out of a resource"),
-    ("psycopg.errors.AdminShutdown", {"sqlstate": "57P01"}, "closed or rejected"),
-    ("httpx.ConnectError", {"errno": "ECONNREFUSED"}, "the other service is up"),
-    ("httpx.ConnectError", {"errno": "ECONNREFUSED", "variable": "HOST"}, "service is up"),
-    ("httpx.ConnectError", {"errno": "ENETUNREACH"}, "and the network"),
-    ("httpx.ConnectError", {"errno": "CERTIFICATE_VERIFY_FAILED"}, "trust its issuer"),
-    ("WorkerLost", {}, "Whether its process ended is unknown"),
-    ("WorkerLost", {"evidence": {"signal": "SIGKILL"}}, "The system sends SIGKILL"),
-    ("WorkerLost", {"evidence": {"signal": "SIGKILL", "memory_mb": 97}}, "used up to 97 MB."),
-    ("WorkerLost", {"evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),
-    ("WorkerLost", {"evidence": {"signal": "SIGHUP"}}, "sent SIGHUP"),
-    ("WorkerLost", {"evidence": {"exit_code": 1, "stack": ["Timeout (0:00:49)!"]}}, "to_thread"),
-    ("WorkerLost", {"evidence": {"exit_code": 1}}, "ended itself (exit code 1)"),
-    ("httpx.HTTPStatusError", {"status": 429}, "rate_limit"),
-    ("httpx.HTTPStatusError", {"status": 503}, "(HTTP 503)"),
-    ("httpx.ConnectError", {"errno": "EAI_NONAME"}, "host name in its address"),
+    ({"sqlstate": "42501", "status": 403}, "(SQLSTATE 42501)"),
+    ({"sqlstate": "42883", "status": 404}, "lacks"),
+    ({"sqlstate": "PGRST202", "status": 404}, "`minutehand doctor`"),
+    ({"sqlstate": "40P01"}, "transaction"),
+    ({"sqlstate": "55P03"}, "a lock of another session"),
+    ({"sqlstate": "26000"}, "prepared statement"),
+    ({"errno": "ENOMEM"}, "more memory"),
+    ({"sqlstate": "57014"}, "statement_timeout"),
+    ({"signal": "SIGKILL"}, "by SIGKILL"),
+    ({"variable": "VENDOR_KEY"}, "Set the environment variable VENDOR_KEY"),
+    ({"errno": "ENOSPC"}, "a file system on the machine of the worker is used up"),
+    ({"errno": "EDQUOT", "path": "/tmp/a"}, "the file system of /tmp/a on"),
+    ({"errno": "EMFILE"}, "its limit of open files"),
+    ({"errno": "EACCES", "path": "/srv/a"}, "may not use /srv/a (EACCES). Give its"),
+    ({"errno": "EACCES"}, "what the error names"),
+    ({"errno": "ENOENT", "program": "lp"}, "Install the program lp, or"),
+    ({"module": "jwt"}, "Add the package of the module jwt"),
+    ({"errno": "BrokenProcessPool"}, "A process of its pool ended"),
+    ({"errno": "SQLITE_BUSY"}, "has locked the SQLite database"),
+    ({"errno": "SMTP 535"}, "Fix the credentials, which"),
+    ({"errno": "SMTP 554"}, "Fix the request"),
+    ({"errno": "SMTP 451"}, "could not serve the request (SMTP 451)"),
+    ({"status": 407}, "Fix the credentials for the proxy, which"),
+    ({"status": 302}, "The server answered with a redirect (HTTP 302)"),
+    ({"sqlstate": "22012"}, "rejected a value or a calculation"),
     (
-        "ConnectionError",
+        {"type": "minutehand.queue.errors.QueueUnavailable", "errno": "TimeoutError"},
+        "`minutehand status`",
+    ),
+    ({"errno": "WRONG_VERSION_NUMBER"}, "If this port has no TLS"),
+    ({"errno": "EOF"}, "closed or rejected"),
+    ({"sqlstate": "53300"}, "ran out of a resource"),
+    ({"sqlstate": "57P01"}, "closed or rejected"),
+    ({"errno": "ECONNREFUSED"}, "the other service is up"),
+    ({"errno": "ECONNREFUSED", "variable": "HOST"}, "service is up"),
+    ({"errno": "ENETUNREACH"}, "and the network"),
+    ({"errno": "CERTIFICATE_VERIFY_FAILED"}, "trust its issuer"),
+    ({"type": "WorkerLost"}, "Whether its process ended is unknown"),
+    ({"type": "WorkerLost", "evidence": {"signal": "SIGKILL"}}, "The system sends SIGKILL"),
+    (
+        {"type": "WorkerLost", "evidence": {"signal": "SIGKILL", "memory_mb": 97}},
+        "used up to 97 MB.",
+    ),
+    ({"type": "WorkerLost", "evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),
+    ({"type": "WorkerLost", "evidence": {"signal": "SIGHUP"}}, "sent SIGHUP"),
+    (
+        {"type": "WorkerLost", "evidence": {"exit_code": 1, "stack": ["Timeout (0:00:49)!"]}},
+        "to_thread",
+    ),
+    ({"type": "WorkerLost", "evidence": {"exit_code": 1}}, "ended itself (exit code 1)"),
+    ({"status": 429}, "rate_limit"),
+    ({"status": 503}, "(HTTP 503)"),
+    ({"errno": "EAI_NONAME"}, "host name in its address"),
+    (
         {"errno": "EAI_NONAME", "message": "failed to resolve host 'db.test': [Errno -2] no"},
         "The host name db.test cannot",
     ),
-    ("PayloadRejected", {}, "payload"),
-    ("SettleRejected", {}, "trigger, constraint or value"),
+    ({"type": "PayloadRejected"}, "payload"),
+    ({"type": "SettleRejected"}, "trigger, constraint or value"),
     (
-        "SettleRejected",
-        {"message": "the database rejected the outcome completed: no"},
+        {"type": "SettleRejected", "message": "the database rejected the outcome completed: no"},
         "Its processor had finished, and a retry runs it again. Correct",
     ),
-    ("DeadlineReached", {}, "what the error names"),  # the worker's time ran out, not the job's
+    (
+        {"type": "DeadlineReached"},
+        "what the error names",
+    ),  # the worker's time ran out, not the job's
 ]
 
 
@@ -838,9 +842,9 @@ def test_advice_follows_what_an_error_is(engine: Engine) -> None:
     before the last attempt.
     """
     engine.run("create table public.settings ()")
-    for error_type, rest, advice in ERRORS:
+    for fields, advice in ERRORS:
         job_id = engine.enqueue()
-        error = {"type": error_type, "message": "x", **rest}
+        error = {"type": "E", "message": "x"} | fields
         for outcome in ("retry", "failed"):
             engine.settle(engine.lease_one(), outcome, error=error)
 
@@ -932,7 +936,7 @@ def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
     engine.pause("job_type", "work", reason="no")
     engine.advance(300)
 
-    said = engine.rpc("explain_queue")
+    said = engine.overview()
 
     found = {each["reason"]: each for each in said["findings"]}
     assert (said["verdict"], list(found)) == ("fail", ["no_worker", "job_type_paused"])
@@ -1045,7 +1049,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
             held = engine.explain(job_id)["held_by"]
             assert (held["kind"], held["holder"]["pid"]) == ("lock", pid)
             assert f"pg_terminate_backend({pid})" in held["act"]["words"]
-        [line] = engine.rpc("explain_queue")["holders"]
+        [line] = engine.overview()["holders"]
         assert (line["kind"], line["job_id"], line["jobs"]) == ("lock", delayed, 1)
         assert "so it can neither start nor end" in engine.explain(delayed)["sentence"]
         said = ada.explain(runs)
@@ -1088,8 +1092,7 @@ def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
     with engine.another_session() as worker, engine.another_session() as waiting:
         pid, waits = (each.one("select pg_backend_pid()") for each in (worker, waiting))
         leased = engine.blocked(worker.lease_call)
-        pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "pid": waits, "memory_mb": 9}
-        engine.report(lease, pulse=pulse, lease_seconds=900)
+        engine.report(lease, pulse=PULSE | {"pid": waits}, lease_seconds=900)
         engine.advance(70)
         opened = engine.findings()["open_transaction"]
         read = f"select from public.jobs where id = '{job_id}' for update"
@@ -1159,8 +1162,7 @@ def test_a_session_for_which_a_processor_waits_is_named(engine: Engine) -> None:
         pids = [each.one("select pg_backend_pid()") for each in (owner, waiting)]
         middle = between.blocked(between.run, "select pg_advisory_xact_lock(7)")
         blocked = waiting.blocked(waiting.run, "select pg_advisory_xact_lock(8)")
-        pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "pid": pids[1], "memory_mb": 9}
-        pulse["own_pids"] = [pids[0]]
+        pulse = PULSE | {"pid": pids[1], "own_pids": [pids[0]]}
         engine.report(lease, pulse=pulse, lease_seconds=900)
         engine.advance(301)
 
@@ -1278,13 +1280,17 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
         assert {running["cause"], engine.explain(fails)["cause"]} == {None}
 
 
-@pytest.mark.parametrize(("limit", "delay", "waits"), [(1, 0, True), (2, 0, False), (1, 60, False)])
+@pytest.mark.parametrize(
+    ("limit", "delay", "waits"), [(1, 0, True), (2, 0, False), (1, 60, False), (None, 0, True)]
+)
 def test_a_parent_that_uses_up_the_limit_of_its_child_is_named(
-    engine: Engine, limit: int, delay: int, waits: bool
+    engine: Engine, limit: int | None, delay: int, waits: bool
 ) -> None:
     """A child cannot start while its parent only polls it, and uses the type's only slot."""
     engine.register("work", max_concurrency=limit)
-    parent, _ = engine.start()
+    slots = [] if limit else [{"job_types": ["work"], "limit": 1}]
+    parent = engine.enqueue()
+    engine.lease(1, slots=slots or None, free_slots=0)
     child = engine.enqueue(parent_id=parent, delay_seconds=delay)
     said = engine.explain(parent)
     assert (f"Its child {child} waits" in said["sentence"]) is waits
@@ -1300,14 +1306,6 @@ def test_a_job_that_sleeps_again_and_again_is_named(engine: Engine) -> None:
         assert remedy(said).endswith("the loop in its code.") == (n == 20)
         engine.elapse(2)
     assert "It has waited 20 times since" in said["sentence"]
-
-
-def test_a_parent_that_uses_the_slot_of_its_child_is_named(engine: Engine) -> None:
-    engine.enqueue()
-    [lease] = engine.lease(1, slots=[{"job_types": ["work"], "limit": 1}], free_slots=0)
-    parent = lease["job"]["id"]
-    child = engine.enqueue(parent_id=parent)
-    assert f"Its child {child} waits" in engine.explain(parent)["sentence"]
 
 
 def test_a_child_that_does_not_exist_is_named(engine: Engine) -> None:
@@ -1330,7 +1328,7 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, a
     engine.lease(5)
 
     said = ada.explain(waits)
-    whole = ada.rpc("explain_queue", p_workspace_id=ACME)
+    whole = ada.overview(ACME)
 
     assert said["reason"] == "type_limit"
     assert "jobs of other workspaces" in said["sentence"]
@@ -1514,7 +1512,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     found = engine.findings()["silent_jobs"]
     assert (found["jobs"], list(found["silent"])) == (1, [hangs])
     assert found["sentence"].startswith("1 job of work has been silent since")
-    [listed] = engine.rpc("explain_queue")["attention"]
+    [listed] = engine.overview()["attention"]
     assert listed["since"] == found["silent"][hangs]
     assert (listed["workspace_id"], listed["kind"], listed["job_ids"]) == (ACME, "silent", [hangs])
     words = remedy(found)
@@ -1524,11 +1522,14 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert remedy_command(found) == f"minutehand explain {hangs}"
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
-    engine.report(lease, pulse=pulse | {"for_ms": 250_000, "batched": 4})
-    assert "processor runs it and 4 other jobs." in engine.explain(hangs)["sentence"]
-    engine.report(lease, pulse=pulse | {"for_ms": 250_000, "batched": 0})
-    assert "It waits for the next call of its batch" in engine.explain(hangs)["sentence"]
-    engine.report(lease, pulse=pulse | {"for_ms": 250_000})
+    pulse["for_ms"] = 250_000
+    for others, shown in (
+        (4, "processor runs it and 4 other jobs."),
+        (0, "It waits for the next call of its batch"),
+    ):
+        engine.report(lease, pulse=pulse | {"batched": others})
+        assert shown in engine.explain(hangs)["sentence"]
+    engine.report(lease, pulse=pulse)
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)
     assert re.match(
@@ -1623,7 +1624,7 @@ def test_the_pace_since_the_first_report_of_a_run_predicts_its_end(engine: Engin
         end = engine.explain(job_id)["data"].get("estimated_end_at")
         return end and round((datetime.fromisoformat(end) - engine.now()).total_seconds())
 
-    pulse = {"last": "progress", "for_ms": 0, "place": "a.py:1", "memory_mb": 9}
+    pulse = PULSE | {"last": "progress"}
     assert end_after(20, 22) is None  # the lease is written only with a pulse
     assert end_after(24, pulse=pulse) is None
     assert end_after(26, 28, 30, pulse=pulse) == 140
@@ -1645,7 +1646,6 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     A job alone in such a call is not silent since its start, and a shorter timeout would not help.
     """
     at = later(engine, 540)
-    left: dict[str, Any] = {"last": "start", "for_ms": 0, "place": "a.py:1", "memory_mb": 9}
     for options, more, then in (
         ({}, {}, "it times out, then attempt 2 of 5 follows."),
         ({"max_attempts": 1}, {}, "it times out and fails."),
@@ -1656,13 +1656,13 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
         job_id, lease = engine.start(**options)
         assert engine.explain(job_id)["outlook"] is None
         assert remedy(engine.explain(job_id)) == "Nothing to do."
-        engine.report(lease, pulse=left | {"left_ms": 300_000} | more)
+        engine.report(lease, pulse=PULSE | {"left_ms": 300_000} | more)
         said = engine.explain(job_id)
         assert said["outlook"].startswith("If it still runs at 20")
         assert said["outlook"].endswith(f"+00, {then}")
         assert "Silent" not in said["sentence"]
     engine.advance(30)
-    engine.report(lease, pulse=left | {"for_ms": 60_000, "left_ms": 290_000})
+    engine.report(lease, pulse=PULSE | {"for_ms": 60_000, "left_ms": 290_000})
     engine.advance(20)
     said = engine.explain(job_id)
     silent = r"Silent for 3\d s, since its timeout started again, at a\.py:1"
@@ -1792,7 +1792,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     engine.lease(10, job_types=["webhook_delivery"])
     engine.register("work", internal=True)  # `explain_queue` includes internal types
 
-    holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]
+    holders = engine.overview(ACME)["holders"]
     assert sorted((each["reason"], each["jobs"]) for each in holders) == [
         ("key_limit", 2),
         ("key_limit", 6),
@@ -1813,7 +1813,7 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["queued"] == 1
     engine.register("webhook_delivery", key_concurrency=1, workspace_concurrency=4, internal=True)
     engine.enqueue(job_type="webhook_delivery", concurrency_key="hook3:a")
-    holders = engine.rpc("explain_queue", p_workspace_id=ACME)["holders"]
+    holders = engine.overview(ACME)["holders"]
     assert "wait for running ones to end" in str(holders)
     assert "cancel" not in str(holders)
 
@@ -1824,8 +1824,7 @@ def test_the_job_that_blocks_the_event_loop_of_its_neighbours_is_named(
     """A person of another workspace does not see its id."""
     neighbour, _ = engine.start()
     blocker, lease = engine.start(workspace=GLOBEX)
-    pulse = {"last": "start", "for_ms": 0, "place": "a.py:1", "memory_mb": 9, "blocked_ms": 16_000}
-    engine.report(lease, pulse=pulse)
+    engine.report(lease, pulse=PULSE | {"blocked_ms": 16_000})
     blocked = "of the same process has blocked its event loop for 16 s within a minute."
     said, hidden = engine.explain(neighbour), ada.explain(neighbour)
     assert f" Job {blocker} {blocked}" in said["sentence"]
@@ -1860,9 +1859,8 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     engine.retry(job_id)
     [again] = engine.lease(1, **run | {"call": 4})
     assert [step["kind"] for step in engine.explain(job_id)["next"]] == ["act"]
-    pulse = {"last": "start", "for_ms": 40_000, "place": "all.py:7", "memory_mb": 9}
     engine.advance(50)
-    engine.report(again, pulse=pulse)
+    engine.report(again, pulse=PULSE | {"for_ms": 40_000})
     assert "each retry can leave one more" in str(engine.explain(job_id)["next"])
     engine.advance(20)  # no job of its type has ended
     stuck = "Do not retry before that. Jobs with an earlier attempt that is still stuck: 1."

@@ -115,7 +115,7 @@ def test_what_differs_from_the_release_is_named(engine: Engine, part: int) -> No
     """
     kinds = KINDS[part::PARTS]
     drifts, made = list(list_drifts()), list[Fault]()
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         for kind in kinds:
             faults = [fault for fault in drifts if fault.kind == kind]
             random.Random(f"{SEED} {kind}").shuffle(faults)
@@ -145,7 +145,7 @@ def test_what_differs_from_the_release_is_named(engine: Engine, part: int) -> No
     ],
 )
 def test_an_object_is_restored_before_those_that_use_it(engine: Engine, drop: str) -> None:
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run(f"drop {drop} cascade")
         for each in differences(engine):
             engine.run(each.fix)
@@ -175,7 +175,7 @@ def test_a_session_that_used_a_dropped_type_uses_the_new_one(engine: Engine) -> 
         engine.maintain()
 
     work()
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run("set local role postgres")
         for statement in engine.rows(DROPS):
             engine.run(statement)
@@ -188,7 +188,7 @@ def test_a_session_that_used_a_dropped_type_uses_the_new_one(engine: Engine) -> 
 
 def test_what_a_project_adds_is_no_fault(engine: Engine) -> None:
     """The check does not report objects that a project added, because its fix would remove them."""
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run(
             "create function public.jobs(public.workspaces) returns text return null;"
             " alter role authenticated set app.session_timeout = 'never';"
@@ -223,7 +223,7 @@ def test_what_a_project_adds_replaces_nothing_that_is_missing(
     engine: Engine, statement: str
 ) -> None:
     """For a missing table or column, the check does not propose to rename one of the project."""
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run(statement)
 
         fixes = [each.fix for each in differences(engine)]
@@ -242,7 +242,7 @@ def test_what_a_project_adds_replaces_nothing_that_is_missing(
 )
 def test_what_realtime_no_longer_sends_is_named(engine: Engine, damage: str) -> None:
     """The doctor finds that the publication of Realtime's messages lacks a part of them."""
-    with engine.connection.transaction(force_rollback=True):
+    with engine.undone():
         engine.run(f"alter publication supabase_realtime_messages_publication {damage}")
         [(verdict, detail, fix)] = engine.rows(QUERIES["publication"])
         engine.run(fix)

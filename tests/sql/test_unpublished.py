@@ -122,7 +122,7 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 
     result = engine.explain(job)
     assert result["data"]["nearest"] == result["next"][0]["guess"] == "reports.send"
-    [group] = engine.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+    [group] = engine.overview(ACME)["attention"]
     assert (group["kind"], group["nearest"]) == ("no_worker", "reports.send")
     for workspace, published in ((ACME, False), (GLOBEX, None)):
         types = engine.rpc("list_job_types", p_workspace_id=workspace)["types"]
@@ -150,7 +150,7 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada:
     assert "mistyped" not in warned(bob, p_workspace_id=ACME)
     seen = bob.rpc("queue_stats", p_workspace_id=ACME)["backlog"]["unserved"]
     assert seen["jobs"] == 2
-    [listed] = bob.rpc("explain_queue", p_workspace_id=ACME)["attention"]
+    [listed] = bob.overview(ACME)["attention"]
     assert (listed["kind"], listed["job_type"], listed["jobs"]) == ("no_worker", "missspelt", 1)
     found = engine.findings()["no_processor"]
     assert found["unserved"] == ["missspelt", "mistyped"]

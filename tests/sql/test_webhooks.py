@@ -47,7 +47,7 @@ def deliver(engine: Engine, *, ok: bool = True, **result: Any) -> list[Json]:
 
 def warned(engine: Engine) -> str:
     """Return the sentence of the finding about the only webhook."""
-    found = engine.rpc("explain_queue", p_workspace_id=ACME)["findings"]
+    found = engine.overview(ACME)["findings"]
     [warning] = [each for each in found if each["reason"].startswith("webhook_")]
     [step] = warning["next"]
     assert (step["path"], step["words"].startswith("Fix the endpoint")) == ("/webhooks", True)

@@ -186,8 +186,14 @@ class Engine:
 
     def findings(self, workspace: str | None = None) -> dict[str, Json]:
         """Return the findings of `explain_queue` by reason."""
-        found = self.rpc("explain_queue", p_workspace_id=workspace)["findings"]
-        return {each["reason"]: each for each in found}
+        return {each["reason"]: each for each in self.overview(workspace)["findings"]}
+
+    def overview(self, workspace: str | None = None) -> Json:
+        return self.rpc("explain_queue", p_workspace_id=workspace)
+
+    def undone(self) -> AbstractContextManager[Any]:
+        """Return a transaction that is rolled back at its end."""
+        return self.connection.transaction(force_rollback=True)
 
     def follow(self, *topics: str) -> None:
         for topic in topics:
