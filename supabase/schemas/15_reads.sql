@@ -810,8 +810,8 @@ begin
         j.finished_at,
         regexp_replace( -- show only the end of each id
           queue.error_line(j.error_message, j.error_data),
-          '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}([0-9a-f]{8})',
-          '…\1',
+          '[0-9a-f]{8}(-[0-9a-f]{4}){4}([0-9a-f]{8})',
+          '…\2',
           'g'
         ) as message,
         queue.fingerprint(j.error_message, j.error_data, j.job_type) as print,
@@ -1946,35 +1946,6 @@ from (
       null
     ),
     (
-      'job_type_paused',
-      'The job type {job_type} has been paused since {paused_at}.',
-      'An operator can resume the type.',
-      'resume --type {job_type}',
-      '/types/{job_type}'
-    ),
-    (
-      'queue_paused',
-      'The queue {queue} has been paused since {paused_at}.',
-      'An operator can resume the queue.',
-      'resume --queue {queue}',
-      '/types'
-    ),
-    (
-      'workspace_paused',
-      'The workspace[ {which}] has been paused since {paused_at}.',
-      'A manager of the workspace can resume it.',
-      'resume --all[ --workspace {which}]',
-      '/overview'
-    ),
-    (
-      'workspace_type_paused',
-      'The job type {job_type} has been paused in the workspace since '
-        '{paused_at}.',
-      'A manager of the workspace can resume the type.',
-      'resume --type {job_type}[ --workspace {which}]',
-      '/types/{job_type}'
-    ),
-    (
       'no_worker',
       'No call of a worker has completed[ since {since}].[ The key of the last worker expired at '
         '{key_expired_at}.]',
@@ -2133,9 +2104,7 @@ from (
     ),
     (
       'behind_others',
-      'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
-        '{smaller} of them because their priority is smaller].[ All {slots} slots are in use by '
-        'jobs of {used_by}.][ No worker that serves it runs. The last run ended at {ended_at}.][ '
+      'It waits for its turn.[ All {slots} slots are in use by jobs of {used_by}.][ No worker that serves it runs. The last run ended at {ended_at}.][ '
         'The last call of such a worker was at {silent_since}.]',
       '[If it must start by {must_start_by}, start another worker, or enqueue it with a smaller '
         'priority.|Nothing to do until {patience_until}. A worker starts it after them. A smaller '
@@ -2382,6 +2351,32 @@ from (
       'explain {job_id}',
       null
     )
+  union all
+  select
+    p.kind || '_paused' as reason,
+    'The ' || p.what || ' has been paused since {paused_at}.' as sentence,
+    p.who || ' can resume it.' as words,
+    'resume --' || p.option as command,
+    p.path
+  from (
+    values
+      ('job_type', 'job type {job_type}', 'An operator', 'type {job_type}', '/types/{job_type}'),
+      ('queue', 'queue {queue}', 'An operator', 'queue {queue}', '/types'),
+      (
+        'workspace',
+        'workspace[ {which}]',
+        'A manager of the workspace',
+        'all[ --workspace {which}]',
+        '/overview'
+      ),
+      (
+        'workspace_type',
+        'job type {job_type} of the workspace',
+        'A manager of the workspace',
+        'type {job_type}[ --workspace {which}]',
+        '/types/{job_type}'
+      )
+  ) as p (kind, what, who, option, path)
   union all
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
@@ -4379,7 +4374,7 @@ begin
       v_found ->> 'sentence',
       queue.render_guidance('deadline', v_found -> 'data') ->> 'sentence',
       case
-        when v_found ->> 'reason' ~ '(_limit|^rate_limited|^no_slot)$'
+        when v_found ->> 'reason' ~ '(_limit|^rate_limited|^no_slot|^behind_others)$'
           then queue.render_guidance(
             'ahead',
             v_found -> 'data' || jsonb_build_object('job_type', p_job.job_type)
