@@ -1684,6 +1684,12 @@ from (
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
       (
+        '{stopped, stopped_jobs}',
+        'See what stops the workers, for example a deploy or a health check.',
+        '[explain {job_id}|workers]',
+        '[/jobs/{job_id}|/types/{job_type}]'
+      ),
+      (
         '{full_workspace, full_of_bytes}',
         'Wait until jobs have ended, or cancel those that are not needed.',
         'ls',
@@ -1864,22 +1870,6 @@ from (
       '/jobs?state=running'
     ),
     (
-      'stopped',
-      'Workers that ran it were stopped {stops} before it ended, usually by SIGTERM, the last at '
-        '{last_at}.',
-      'See what stops the workers, for example a deploy or a health check.',
-      'workers',
-      '/types/{job_type}'
-    ),
-    (
-      'stopped_jobs',
-      'Jobs whose workers were stopped again and again before they ended, usually by SIGTERM: at '
-        'least {jobs}, the first stop at {since}.',
-      'See what stops the workers, for example a deploy or a health check. One of the jobs:',
-      'explain {job_id}',
-      null
-    ),
-    (
       'abandoned',
       'Its processor has not reacted to the stop, and still runs, abandoned, in worker {worker_id} '
         'at {place}.',
@@ -2017,31 +2007,6 @@ from (
       '/jobs?job_type={listed_type}&state=running'
     ),
     (
-      'workspace_type_limit',
-      'The concurrency limit of its type in the workspace is used up: {running} of {limit} run[, '
-        'the longest is job {holder}, since {held_since}].',
-      'If more may run at a time, raise `workspace_concurrency` in code, and deploy.',
-      'ls --state running --type {job_type}',
-      '/jobs?state=running&job_type={job_type}'
-    ),
-    (
-      'workspace_limit',
-      'The concurrency limit of the workspace is used up: {running} of {limit} run[, the longest '
-        'is {holder_type} {holder}, since {held_since}].',
-      'If more may run at a time, raise the lower of `max_running` (operators) and '
-        '`own_max_running` (managers).',
-      'ls --state running',
-      '/jobs?state=running'
-    ),
-    (
-      'type_limit',
-      'The concurrency limit of its type is used up[ by {others}]: {running} of {limit} run[, the '
-        'longest is job {holder}, since {held_since}].',
-      'If more may run at a time, raise `max_concurrency` in code, and deploy.',
-      'ls --state running --type {listed_type}',
-      '/jobs?state=running&job_type={listed_type}'
-    ),
-    (
       'rate_limited',
       'The rate limit of {limit} starts per {per_seconds} s is used up. It can start at '
         '{estimated_start_at} at the earliest.',
@@ -2104,8 +2069,9 @@ from (
     ),
     (
       'behind_others',
-      'It waits for its turn.[ All {slots} slots are in use by jobs of {used_by}.][ No worker that serves it runs. The last run ended at {ended_at}.][ '
-        'The last call of such a worker was at {silent_since}.]',
+      'It waits for its turn.[ All {slots} slots are in use by jobs of {used_by}.][ No worker that '
+        'serves it runs. The last run ended at {ended_at}.][ The last call of such a worker was at '
+        '{silent_since}.]',
       '[If it must start by {must_start_by}, start another worker, or enqueue it with a smaller '
         'priority.|Nothing to do until {patience_until}. A worker starts it after them. A smaller '
         'priority goes first.]',
@@ -2353,6 +2319,35 @@ from (
     )
   union all
   select
+    l.kind || '_limit' as reason,
+    'The concurrency limit of ' || l.what || ': {running} of {limit} run[, the longest is '
+      '{holder_type} {holder}, since {held_since}].' as sentence,
+    'If more may run at a time, raise ' || l.setting as words,
+    'ls --state running' || coalesce(' --type ' || l.type, '') as command,
+    '/jobs?state=running' || coalesce('&job_type=' || l.type, '') as path
+  from (
+    values
+      (
+        'workspace_type',
+        'its type in the workspace is used up',
+        '`workspace_concurrency` in code, and deploy.',
+        '{job_type}'
+      ),
+      (
+        'workspace',
+        'the workspace is used up',
+        'the lower of `max_running` (operators) and `own_max_running` (managers).',
+        null
+      ),
+      (
+        'type',
+        'its type is used up[ by {others}]',
+        '`max_concurrency` in code, and deploy.',
+        '{listed_type}'
+      )
+  ) as l (kind, what, setting, type)
+  union all
+  select
     p.kind || '_paused' as reason,
     'The ' || p.what || ' has been paused since {paused_at}.' as sentence,
     p.who || ' can resume it.' as words,
@@ -2396,6 +2391,16 @@ from (
         'It was cancelled at {finished_at}[, because it had not started by {start_by_at}.| by its '
           'processor: {cancelled_for}| {cancelled_by}.|.][ The request also asked for a retry, '
           'which was not done{is_retried}.][ The reason at that time: {waited}]'
+      ),
+      (
+        'stopped',
+        'Workers that ran it were stopped {stops} before it ended, usually by SIGTERM, the last at '
+          '{last_at}.'
+      ),
+      (
+        'stopped_jobs',
+        'Jobs whose workers were stopped again and again before they ended, usually by SIGTERM: at '
+          'least {jobs}, the first stop at {since}.'
       ),
       (
         'recursion',
@@ -3204,11 +3209,8 @@ begin
               limit 5
             )
           ) as e
-          where array(select n[1]::numeric from regexp_matches(e.name, '[0-9]+', 'g') as n)
-            = array(
-              select n[1]::numeric
-              from regexp_matches(v_wait ->> 'event', '[0-9]+', 'g') as n
-            )
+          where trim(regexp_replace(e.name, '\D+0*', ' ', 'g'))
+            = trim(regexp_replace(v_wait ->> 'event', '\D+0*', ' ', 'g'))
         ))
       ) || coalesce(
         (
@@ -4175,19 +4177,16 @@ begin
   elsif v_found ->> 'reason' = 'no_processor' then
     v_found := v_found || jsonb_build_object('data', (
       select v_found -> 'data' || jsonb_build_object('served', nullif(
-        concat_ws(
-          ', ',
-          string_agg(o.job_type, ', ' order by o.job_type) filter (where o.n <= 10),
-          case when count(*) > 10 then 'and others' end
+        array_to_string(
+          (array_agg(t.job_type order by t.job_type))[:10]
+            || case when count(*) > 10 then 'and others' end,
+          ', '
         ),
         ''
       ))
-      from (
-        select t.job_type, row_number() over (order by t.job_type) as n
-        from queue.job_types as t
-        where not t.internal
-          and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
-      ) as o
+      from queue.job_types as t
+      where not t.internal
+        and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
     ));
   elsif v_found ->> 'reason' = 'running' then
     v_found := v_found || jsonb_build_object(
