@@ -9,7 +9,6 @@ files.
 
 import argparse
 import sys
-from datetime import UTC, datetime
 
 from infra.release.changes import CannotRelease
 from infra.release.releases import release
@@ -25,7 +24,7 @@ def main() -> int:
         print(f"version must be {VERSION}, as in shared/minutehand/version.py", file=sys.stderr)
         return 1
     try:
-        paths = release(version, now=datetime.now(UTC))
+        paths = release(version)
     except CannotRelease as error:
         print(error, file=sys.stderr)
         return 1

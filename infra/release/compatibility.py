@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.release import releases
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         # folder
         push_folder(Project.at(ROOT)) as project,
     ):
-        add_next_release(project, datetime.now(UTC))
+        add_next_release(project)
         for version in versions:
             binaries = fetch_server(version)
             postgres = Postgres(Path(name, str(version)), scratch=True, binaries=binaries)
@@ -96,7 +95,7 @@ def fetch_server(version: int) -> Path:
     return modules / package / "native" / "bin"
 
 
-def add_next_release(project: Path, now: datetime) -> None:
+def add_next_release(project: Path) -> None:
     """Write the migrations of the next release into a copy of the project.
 
     The apps' migrations are renamed to run later, because an app may need the next release.
@@ -105,7 +104,7 @@ def add_next_release(project: Path, now: datetime) -> None:
     if VERSION not in releases.read():
         for migration in (path for app in apps_of(ROOT) for path in app.migrations):
             (home / migration.name).rename(home / f"2999{migration.name[4:]}")
-        for new in write_migrations(ROOT, VERSION, now=now):
+        for new in write_migrations(ROOT, VERSION):
             (home / new.path.name).write_text(new.text)
 
 

@@ -31,7 +31,7 @@ class NewMigration:
 
 
 def write_migrations(
-    root: Path, version: str, *, now: datetime, server: Postgres | None = None
+    root: Path, version: str, server: Postgres | None = None
 ) -> list[NewMigration]:
     """Return the migrations of a release, for the engine and for webhooks.
 
@@ -42,7 +42,7 @@ def write_migrations(
             message lists the differences.
     """
     with nullcontext(server) if server else scratch() as running:
-        return Release(root, version, running).make(now)
+        return Release(root, version, running).make()
 
 
 def differs_from_release(root: Path, server: Postgres | None) -> bool:
@@ -73,7 +73,7 @@ class Release:
         self.server = server
         self.parts = parts_of(root)
 
-    def make(self, now: datetime) -> list[NewMigration]:
+    def make(self) -> list[NewMigration]:
         """Return the release's migrations, after a test on a database of the last release."""
         released, present = self.released(), self.present()
         self.expect_version(present)
@@ -81,7 +81,7 @@ class Release:
         owners = {name: part for part in self.parts for name in names_of(part)}
         paths = released_files([*self.parts, *apps_of(self.root)])
         newest = max((migrations.version_of(path) for path in paths), default="0")
-        first_version = max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
+        first_version = max(int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")), int(newest) + 1)
         new: list[NewMigration] = []
         for part in self.parts:
             if text := self.text(part, change, owners):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.release.changes import CannotRelease
@@ -71,7 +70,7 @@ def check_present(
             missing.
     """
     if version not in read(root):
-        write_migrations(root, version, now=datetime.now(UTC), server=server)
+        write_migrations(root, version, server)
     elif differs_from_release(root, server):
         raise CannotRelease(
             f"the schemas must be those of {version}, which is released, or the version must be"
@@ -79,9 +78,7 @@ def check_present(
         )
 
 
-def release(
-    version: str, root: Path = ROOT, *, now: datetime, server: Postgres | None = None
-) -> list[Path]:
+def release(version: str, root: Path = ROOT, server: Postgres | None = None) -> list[Path]:
     """Write the migrations of a release, and add the migrations to RELEASES.json.
 
     Return the new files' paths.
@@ -101,7 +98,7 @@ def release(
         sentences.append(f"CHANGELOG.md must have a section ## [{version}]")
     if sentences:
         raise CannotRelease("\n".join(sentences))
-    new = write_migrations(root, version, now=now, server=server)
+    new = write_migrations(root, version, server)
     for migration in new:
         migration.path.parent.mkdir(exist_ok=True)
         migration.path.write_text(migration.text)

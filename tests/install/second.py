@@ -1,7 +1,6 @@
 """An invented next release, whose engine has one more SQL function."""
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.release import releases
@@ -41,4 +40,4 @@ def make_release(copy: Path, version: str, server: Postgres) -> list[Path]:
         flags=re.DOTALL,
     )
     first.write_text(sql)
-    return releases.release(version, copy, now=datetime.now(UTC), server=server)
+    return releases.release(version, copy, server)

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,8 @@ class DataKey:
     """A new AES-256 key, in plain form and encrypted by another key."""
 
     key_id: str
-    plain: bytes
-    wrapped: bytes
-
-    def __repr__(self) -> str:
-        return f"DataKey(key_id={self.key_id!r})"
+    plain: bytes = field(repr=False)
+    wrapped: bytes = field(repr=False)
 
 
 class KmsDataKeys:

@@ -36,13 +36,6 @@ def parameter_name(service: str, stage: str, function: str) -> str:
     return f"/{service}/{stage}/{function}"
 
 
-def select_secrets(function: str, values: Mapping[str, str], needs: Needs | None) -> dict[str, str]:
-    """Select from `values` the secrets that a Lambda function may read, with secrets of apps."""
-    app_secrets = () if needs is None else needs.secrets(function)
-    names = dict.fromkeys((*NEEDED[function], *OPTIONAL[function], *app_secrets))
-    return {name: values[name] for name in names if values.get(name)}
-
-
 def missing_for(function: str, values: Mapping[str, str]) -> list[str]:
     """List the required secrets of a function that are not in `values`."""
     missing = [name for name in NEEDED[function] if not values.get(name)]
@@ -57,8 +50,8 @@ def write_parameters(
     stage: str,
     values: Mapping[str, str],
     *,
-    key_id: str | None = None,
-    needs: Needs | None = None,
+    key_id: str | None,
+    needs: Needs,
 ) -> None:
     """Write the SSM parameters of all Lambda functions.
 
@@ -66,8 +59,6 @@ def write_parameters(
 
     Args:
         ssm: boto3's SSM client.
-        service: Name of the project.
-        stage: Name of the stage.
         values: Secrets by name. Secrets that no Lambda function may read are not written.
         needs: Requirements of the apps.
         key_id: KMS key that encrypts the SSM parameters. None selects the account's default key for
@@ -75,9 +66,10 @@ def write_parameters(
     """
     for function in NEEDED:
         key = {"KeyId": key_id} if key_id else {}
+        names = (*NEEDED[function], *OPTIONAL[function], *needs.secrets(function))
         ssm.put_parameter(
             Name=parameter_name(service, stage, function),
-            Value=json.dumps(select_secrets(function, values, needs)),
+            Value=json.dumps({name: values[name] for name in names if values.get(name)}),
             Type="SecureString",
             Overwrite=True,
             Description=f"Secrets of {service}-{stage}-{function}",

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from minutehand.cli.doctor.results import CheckResult, Target
 from minutehand.cli.doctor.runner import find_target, run_checks
 from minutehand.cli.stage import Stage
+from minutehand.deploy.apps import Needs
 from minutehand.deploy.parameters import NEEDED, write_parameters
 from tests.integration.cli.faults import SEED
 from tests.support.aws_account import Account
@@ -204,7 +205,7 @@ class Deployed(Account):
 
     def write_secrets(self) -> None:
         """Write the secrets as a deploy does."""
-        write_parameters(self.client("ssm"), "shop", "prod", SECRETS)
+        write_parameters(self.client("ssm"), "shop", "prod", SECRETS, key_id=None, needs=Needs())
 
     def upload_code(self) -> None:
         """Store the archive of the deployment with the hash that osls adds, and another archive."""
