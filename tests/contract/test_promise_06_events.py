@@ -248,8 +248,7 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
 def test_an_event_of_a_locked_job_is_kept(engine: Engine) -> None:
     """A job that another transaction has locked continues with its event when it is free."""
     job_id = wait(engine, kind="event", name="w", event="held")
-    with engine.open_transaction() as other:
-        other.run("select from jobs where id = %s for update", job_id)
+    with engine.open_transaction("select from jobs where id = %s for update", job_id):
         engine.rpc("emit_event", p_workspace_id=ACME, p_name="held")
         assert engine.lease() == []
     engine.advance(2)

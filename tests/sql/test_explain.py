@@ -1194,8 +1194,7 @@ def test_a_session_that_locks_a_table_of_the_queue_is_named(
     `explain_job`.
     """
     job_id, _ = engine.start()
-    with engine.open_transaction() as session:
-        session.run(f"lock table {table} in {mode} exclusive mode")
+    with engine.open_transaction(f"lock table {table} in {mode} exclusive mode") as session:
         pid, at = session.one("select pg_backend_pid(), to_json(now()) #>> '{}'")
         engine.run("set lock_timeout = '1s'")
         engine.advance(11)

@@ -456,8 +456,7 @@ def test_a_late_price_leaves_the_next_owners_price(engine: Engine, ada: Engine) 
     ada.rpc("open_stream")
     engine.advance(3600)
     nth = engine.one(f"select nth from queue.find_pair({bucket}, {micros})")
-    with engine.open_transaction() as other:
-        other.run("lock table queue.buckets")
+    with engine.open_transaction("lock table queue.buckets") as other:
         call = engine.blocked(ada.rpc, "open_stream")
         price = f"select setval('queue.refilled_{nth}', {micros} + 9)"
         owed = other.one(f"{price} from setval('queue.priced_{nth}', 3)")

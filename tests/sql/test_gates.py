@@ -24,8 +24,7 @@ def test_a_gate_opens_beside_a_settlement_and_charges_each_start_once(engine: En
     """
     wait_for_a_rate(engine, 2, jobs=4)
     first, second = engine.lease(2)
-    with engine.open_transaction() as other:
-        other.run(HOLD, second["job"]["id"])
+    with engine.open_transaction(HOLD, second["job"]["id"]):
         assert engine.settle(first)["outcome"] == "applied"
 
     assert engine.lease(call=2) == []
@@ -79,8 +78,7 @@ def test_a_job_put_off_while_its_gate_opens_passes_it_later(engine: Engine) -> N
     engine.register(lease_seconds=60, key_concurrency=3)
     engine.enqueue_many(3, concurrency_key="k")
     first, second, _ = engine.lease(3)
-    with engine.open_transaction() as other:
-        other.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
+    with engine.open_transaction("select queue.try_lock(%s)", f"gate {ACME}/work/k"):
         engine.settle(first)  # the row is deleted by the next check of the key
     text = engine.one("select pg_get_functiondef('queue.open_gate'::regproc)")
     counted = "v_count := queue.free_of_key(v_type, p_workspace_id, p_key);"
@@ -275,8 +273,7 @@ def test_a_lease_waits_for_no_one_who_deletes_a_job_of_its_key(engine: Engine) -
     engine.register(key_concurrency=1)
     first = engine.enqueue(concurrency_key="k")
     second, lease = engine.start(concurrency_key="k")
-    with engine.open_transaction() as gate:
-        gate.run("select queue.try_lock(%s)", f"gate {ACME}/work/k")
+    with engine.open_transaction("select queue.try_lock(%s)", f"gate {ACME}/work/k"):
         engine.settle(lease, "retry", retry_after_seconds=60)
     with engine.open_transaction() as user:
         user.delete(first)

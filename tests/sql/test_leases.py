@@ -68,8 +68,9 @@ def test_a_turn_that_someone_has_locked_is_not_left_behind(engine: Engine) -> No
         engine.enqueue(workspace=workspace)
     engine.enqueue_many(2)
     engine.complete(engine.lease(6))
-    with engine.open_transaction() as other:
-        other.run("select from queue.turns where workspace_id = %s for update", ACME)
+    with engine.open_transaction(
+        "select from queue.turns where workspace_id = %s for update", ACME
+    ) as other:
         other.run("select from queue.ready for update")
         assert engine.lease(call=2) == []
         assert engine.count("queue.turns where not blocked") == 1
@@ -104,8 +105,9 @@ def test_a_sweep_that_closes_turns_delays_no_lease(engine: Engine) -> None:
     )
     unblocked = "queue.turns where not blocked"
     assert engine.count(unblocked) == 5
-    with engine.open_transaction() as maintenance:
-        maintenance.run("select queue.do_sweep(queue.clock(), queue.clock())")
+    with engine.open_transaction(
+        "select queue.do_sweep(queue.clock(), queue.clock())"
+    ) as maintenance:
         assert maintenance.count(unblocked) == 0
         engine.enqueue(workspace=other)
         assert len(engine.lease()) == 1
@@ -179,8 +181,7 @@ def test_a_ring_never_goes_back(engine: Engine) -> None:
     engine.enqueue()
     [(ring, *lanes)] = engine.rows("select ring, lane from queue.lanes where job_type = 'work'")
     advance(engine, lanes, 4)  # the session plans its statements
-    with engine.open_transaction() as other:
-        other.run("lock table queue.rings in share mode")
+    with engine.open_transaction("lock table queue.rings in share mode") as other:
         # The call has compared the positions and waits for the table lock to write.
         late = other.blocked(advance, engine, lanes, 5)
         other.run("update queue.rings set round = 9 where ring = %s", ring)
@@ -194,8 +195,7 @@ def test_two_leases_do_not_take_one_ring_that_was_left(engine: Engine) -> None:
     lanes = dict(engine.rows("select job_type, lane from queue.lanes"))
     assert len(engine.rows("select distinct ring from queue.lanes")) == 1
     left = engine.one("insert into queue.rings default values returning ring")
-    with engine.open_transaction() as other:
-        other.run("lock table queue.rings in share mode")
+    with engine.open_transaction("lock table queue.rings in share mode") as other:
         late = other.blocked(advance, engine, [lanes["two"]], 5)
         other.run("update queue.lanes set ring = %s where lane = %s", left, lanes["one"])
     late.result()
@@ -215,8 +215,7 @@ def test_a_job_that_changes_between_look_and_lock_stays_ready(engine: Engine) ->
         " $$ begin perform pg_advisory_xact_lock(1); return true; end $$"
     )
     engine.run(text.replace(looked, f"{looked} and queue.wait_here(j.id)", 1).replace("%", "%%"))
-    with engine.open_transaction() as other:
-        other.run("select pg_advisory_xact_lock(1)")
+    with engine.open_transaction("select pg_advisory_xact_lock(1)") as other:
         leased = other.blocked(engine.lease_call)
         other.run("update jobs set tags = '{later}'")
     found = leased.result()
@@ -246,8 +245,9 @@ def test_a_turn_that_someone_changes_is_opened_by_the_next_lease(engine: Engine)
     engine.enqueue(job_type="other", workspace=GLOBEX)
     engine.run_all()
     engine.run("update queue.turns set blocked = true, look_at = null")  # now both rows are closed
-    with engine.open_transaction() as other:
-        other.run("update queue.turns set changed_at = changed_at where workspace_id = %s", ACME)
+    with engine.open_transaction(
+        "update queue.turns set changed_at = changed_at where workspace_id = %s", ACME
+    ):
         engine.enqueue()
         engine.enqueue(job_type="other", workspace=GLOBEX)
         assert [lease["job"]["workspace_id"] for lease in engine.lease()] == [GLOBEX]

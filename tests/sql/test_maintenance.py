@@ -186,8 +186,7 @@ def test_what_someone_holds_is_due_again_a_second_later(engine: Engine) -> None:
     engine.lease_call(1)
     held = engine.enqueue(delay_seconds=5)
     engine.advance(6)
-    with engine.open_transaction() as other:
-        other.run("select from jobs where id = %s for update", held)
+    with engine.open_transaction("select from jobs where id = %s for update", held):
         engine.maintain()
         assert not asks_for_maintenance(engine)
         engine.advance(1)
@@ -279,8 +278,7 @@ def test_retention_goes_on_until_its_time_is_over(engine: Engine) -> None:
     engine.enqueue_many(3000)
     engine.run_all()
     engine.advance(86400 * 40)
-    with engine.open_transaction() as other:
-        other.run("select from jobs order by id limit 1 for update")
+    with engine.open_transaction("select from jobs order by id limit 1 for update"):
         while engine.rpc("run_maintenance", p_request={"budget_ms": 5000})["more"]:
             pass
     assert engine.count("jobs") == 1

@@ -168,8 +168,7 @@ def test_a_lease_that_lost_its_jobs_is_due_again_beside_a_rejected_job(engine: E
     """
     refused, locked = engine.enqueue_many(2)
     engine.run("select queue.record_rejection('lease', %s, 'no', queue.clock())", refused)
-    with engine.open_transaction() as user:
-        user.run("select from jobs where id = %s for update", locked)
+    with engine.open_transaction("select from jobs where id = %s for update", locked):
         found = engine.lease_call(2)
     assert (found["leases"], found["next_due_in_ms"]) == ([], 0)
 
@@ -213,9 +212,7 @@ def test_a_users_open_transaction_delays_its_job_alone(
     held, free, last = sorted(engine.lease(3), key=lambda lease: ids.index(lease["job"]["id"]))
     progress = {"progress": {"percentage": 5}, "steps": [{"name": "s", "result": 1}]}
     engine.advance(30)
-    with engine.open_transaction() as user:
-        user.run(act.format(held["job"]["id"]))
-
+    with engine.open_transaction(act.format(held["job"]["id"])) as user:
         items = [{**handle(held), **progress}, {**handle(free), **progress}, handle(last)]
         result = engine.report_all(items)
         assert [each["outcome"] for each in result] == [outcomes[0], "ok", "ok"]

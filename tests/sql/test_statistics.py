@@ -156,8 +156,7 @@ def test_figures_that_stand_still_say_since_when(engine: Engine) -> None:
     A workspace gets a finding, because its webhooks are late too.
     """
     engine.lease(1)
-    with engine.open_transaction() as session:
-        session.run("create table another (n integer)")
+    with engine.open_transaction("create table another (n integer)"):
         engine.enqueue()
         engine.run_all()
         engine.maintain()

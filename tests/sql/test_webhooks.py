@@ -92,8 +92,7 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     assert "never" in shown(engine)["last_answer"]
 
     engine.run(change, None)
-    with engine.open_transaction() as person:
-        person.run("select from queue.webhooks for update")
+    with engine.open_transaction("select from queue.webhooks for update"):
         read_feed(engine)  # a locked webhook causes no error
     assert types(deliver(engine), job_id) == ["job.created"]
 
@@ -186,8 +185,7 @@ def test_a_report_does_not_wait_for_another_report_of_its_webhook(engine: Engine
     engine.enqueue()
     read_feed(engine)
     report = handle(engine.lease_one(job_types=["webhook_delivery"])) | {"ok": False}
-    with engine.open_transaction() as other:
-        other.run("select from queue.webhooks for no key update")
+    with engine.open_transaction("select from queue.webhooks for no key update"):
         assert refused(engine.rpc, "webhook_sent", p_request=report)[1] == "job_busy"
     assert engine.rpc("webhook_sent", p_request=report)["failures"] == 1
 

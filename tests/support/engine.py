@@ -305,10 +305,16 @@ class Engine:
             yield Engine(self.database, connection)
 
     @contextmanager
-    def open_transaction(self) -> Iterator[Engine]:
-        """Yield a session in a transaction, which is committed at the end."""
+    def open_transaction(self, statement: str = "", *values: Any) -> Iterator[Engine]:
+        """Yield a session in a transaction, which is committed at the end.
+
+        Args:
+            statement: First statement of the transaction.
+            values: Values of the statement's parameters.
+        """
         with self.another_session() as other:
             other.run("begin")
+            other.run(statement, *values)
             yield other
             other.run("commit")
 
