@@ -78,7 +78,7 @@ def test_runs_of_workers_are_bounded_and_a_killed_one_ends(engine: Engine) -> No
         return engine.rpc("lease_jobs", p_request=request)["run"]
 
     def end(run_id: str) -> Any:
-        return engine.rpc("tick_finished", p_request={"tick_id": run_id})
+        return engine.finish(tick_id=run_id)
 
     first, second, third = (str(uuid.uuid4()) for _ in range(3))
     assert lease(first) == {"free": 1}

@@ -67,7 +67,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     assert "settle_jobs" not in str([shown, ada.overview(ACME)])
     engine.run("grant execute on function public.settle_jobs to job_worker")
     engine.settle(lease, "retry", error={"type": "E", "message": "bad luck"})
-    assert "Attempt 1 of 5 failed (E: bad luck)" in engine.explain(job_id)["sentence"]
+    assert "Attempt 1 of 5 failed (E: bad luck)" in engine.sentence(job_id)
     engine.advance(100)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     engine.advance(30)
@@ -77,32 +77,32 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     ada.cancel(job_id)
     assert reason(engine, job_id) == "cancelling"
     by_ada = "by a signed-in user."
-    assert f" {by_ada} Worker w1" in engine.explain(job_id)["sentence"]
+    assert f" {by_ada} Worker w1" in engine.sentence(job_id)
     engine.advance(120)
     assert reason(engine, job_id) == "lease_expired"
     assert engine.explain(job_id)["held_by"]["until"] is not None
     engine.maintain()
     assert reason(engine, job_id) == "cancelled"
-    assert ada.explain(job_id)["sentence"].endswith(by_ada)
+    assert ada.sentence(job_id).endswith(by_ada)
     parent = engine.enqueue()
     child = engine.enqueue(parent_id=parent)
     with ada.as_role("authenticated", sub=EVE, app_metadata={"minutehand_operator": True}) as eve:
         eve.cancel(parent)
-    assert ada.explain(parent)["sentence"].endswith("by an operator.")
-    assert ada.explain(child)["sentence"].endswith("because its parent ended.")
+    assert ada.sentence(parent).endswith("by an operator.")
+    assert ada.sentence(child).endswith("because its parent ended.")
     engine.cancel(second := engine.enqueue())
-    assert engine.explain(second)["sentence"].endswith("by a database session.")
+    assert engine.sentence(second).endswith("by a database session.")
     for role, words in (("anon", "a guest"), ("service_role", "the service, with a secret key")):
         job_id = engine.enqueue()
         with engine.connection.transaction():
             claims = "select set_config('request.jwt.claims', %s, true)"
             engine.run(claims, json.dumps({"role": role}))
             engine.run("select queue.cancel(array[%s]::uuid[], queue.clock())", job_id)
-        assert engine.explain(job_id)["sentence"].endswith(f"by {words}.")
+        assert engine.sentence(job_id).endswith(f"by {words}.")
     job_id, lease = engine.start()
     error = {"type": "Cancelled", "message": "withdrawn"}
     engine.settle(lease, "cancelled", error=error)
-    assert engine.explain(job_id)["sentence"].endswith("by its processor: withdrawn")
+    assert engine.sentence(job_id).endswith("by its processor: withdrawn")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
         ]
 
     def sentences(ids: list[str]) -> str:
-        return " ".join(engine.explain(each)["sentence"] for each in ids)
+        return " ".join(engine.sentence(each) for each in ids)
 
     asks = enqueue(30)[0]
     engine.suspend(engine.lease_one(limit=1), kind="event", event="paid")
@@ -234,7 +234,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.enqueue(job_type="other")
     engine.complete(engine.lease(1, worker="w2", job_types=["other"], tick_id=TICK))
     job_id = engine.enqueue(job_type="other")
-    assert "a worker with a free slot" in engine.explain(job_id)["sentence"]
+    assert "a worker with a free slot" in engine.sentence(job_id)
 
     engine.advance(80)
     engine.maintain()
@@ -242,10 +242,10 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     behind = engine.enqueue(job_type="other")
 
     def sentences() -> str:
-        return str([engine.explain(each)["sentence"] for each in (job_id, behind)])
+        return str([engine.sentence(each) for each in (job_id, behind)])
 
     assert sentences().count("The last call of such a worker was at") == 2
-    engine.rpc("tick_finished", p_request={"worker_id": "w2", "summary": {}, "tick_id": TICK})
+    engine.finish(worker_id="w2", summary={}, tick_id=TICK)
     assert sentences().count("The last run ended at") == 2
     engine.register("third")
     third = engine.explain(engine.enqueue(job_type="third"))
@@ -283,13 +283,12 @@ def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine
     """A stop that comes from outside leaves no error, so only the number of stops shows it."""
     job_id = engine.enqueue()
     for n in range(4):
-        assert "were stopped" not in engine.explain(job_id)["sentence"]
+        assert "were stopped" not in engine.sentence(job_id)
         assert "stopped_jobs" not in engine.findings()
         [lease] = engine.lease(worker=f"process-{n}")
         engine.settle(lease, "released")
         engine.advance(0 if n else 100)  # a worker may release a job without a stop
-        request = {"worker_id": f"process-{n}", "summary": {"stopped": True}}
-        engine.rpc("tick_finished", p_request=request)
+        engine.finish(worker_id=f"process-{n}", summary={"stopped": True})
 
     said = engine.explain(job_id)
     assert "were stopped 3 times before it ended" in said["sentence"]
@@ -300,7 +299,7 @@ def test_a_job_whose_workers_are_stopped_again_and_again_is_named(engine: Engine
         assert {step["kind"] for step in shown["next"]} == {"act"}
     assert "stopped_jobs" not in engine.findings(GLOBEX)
     engine.complete(engine.lease())
-    assert "were stopped" not in engine.explain(job_id)["sentence"]
+    assert "were stopped" not in engine.sentence(job_id)
     assert "stopped_jobs" not in engine.findings()
 
 
@@ -330,7 +329,7 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     engine.register("other")
     engine.lease_call(0, worker="w2", job_types=["other"])
     # the row of a worker is up to a minute old
-    assert ("expired at" in engine.explain(job_id)["sentence"]) == (seconds <= 120)
+    assert ("expired at" in engine.sentence(job_id)) == (seconds <= 120)
     found = engine.findings()["no_processor"]
     assert ("WORKER_KEY" in remedy(found)) == (seconds <= 120)
     # the Data API accepts an expired key for 30 seconds
@@ -338,9 +337,9 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     engine.run(late, expires + 20)
     engine.advance(1000)
     engine.lease_call(0, worker="w2", job_types=["other"])
-    assert "expired at" in engine.explain(job_id)["sentence"]
+    assert "expired at" in engine.sentence(job_id)
     engine.run("update queue.workers set summary = summary || '{\"stopped\": true}'")
-    assert "expired at" not in engine.explain(job_id)["sentence"]
+    assert "expired at" not in engine.sentence(job_id)
 
 
 def test_an_expired_key_is_named_though_another_worker_serves_its_types(engine: Engine) -> None:
@@ -397,7 +396,7 @@ def test_a_renewal_is_no_evidence_of_a_short_key(engine: Engine, age: int, is_na
     engine.advance(590)
     engine.report(lease, lease_seconds=60)
     engine.advance(20)
-    assert ("expired at" in engine.explain(job_id)["sentence"]) == is_named
+    assert ("expired at" in engine.sentence(job_id)) == is_named
 
 
 def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
@@ -461,16 +460,16 @@ def test_a_job_that_a_disabled_trigger_did_not_place_is_named(engine: Engine) ->
         engine.run("alter table public.jobs disable trigger jobs_after_insert")
         insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
         job_id = engine.one(f"{insert} returning id::text", ACME)
-        assert "no worker finds it" in engine.explain(job_id)["sentence"]
+        assert "no worker finds it" in engine.sentence(job_id)
     # maintenance ends an overdue job that has left its table
     unstarted = engine.enqueue(delay_seconds=5, start_by_seconds=5)
     overdue, lease = engine.start(deadline_at=later(engine, 5))
     engine.advance(20)
     engine.lease_call(0, call=2)
     engine.settle(lease, "released")
-    assert "no worker finds it" not in engine.explain(overdue)["sentence"]
+    assert "no worker finds it" not in engine.sentence(overdue)
     engine.maintain()
-    assert "no worker finds it" not in engine.explain(unstarted)["sentence"]
+    assert "no worker finds it" not in engine.sentence(unstarted)
 
 
 def test_a_job_that_starts_itself_without_end_is_named(engine: Engine) -> None:
@@ -1051,7 +1050,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
             assert f"pg_terminate_backend({pid})" in held["act"]["words"]
         [line] = engine.overview()["holders"]
         assert (line["kind"], line["job_id"], line["jobs"]) == ("lock", delayed, 1)
-        assert "so it can neither start nor end" in engine.explain(delayed)["sentence"]
+        assert "so it can neither start nor end" in engine.sentence(delayed)
         said = ada.explain(runs)
         assert "so it cannot end" in said["sentence"]
         assert said["held_by"]["holder"] == {"pid": pid}
@@ -1252,7 +1251,7 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
     engine.suspend(lease, kind="event", event="invoice-1-02-payed")
     for emitted, is_similar in (("invoice-12-payed", False), ("invoice-01-2-payed", True)):
         engine.rpc("emit_event", p_workspace_id=ACME, p_name=emitted, p_payload=Jsonb({}))
-        assert (f"similar name {emitted}" in engine.explain(waits)["sentence"]) == is_similar
+        assert (f"similar name {emitted}" in engine.sentence(waits)) == is_similar
 
     fails, lease = engine.start()
     problems = [{"path": ["iban", 0], "message": "too long"}, {"path": [], "message": "wrong"}]
@@ -1336,7 +1335,7 @@ def test_a_holder_of_another_workspace_is_only_said_to_be_that(engine: Engine, a
     assert "state running" not in str(said["next"])  # the member's list would be empty
     assert engine.explain(waits)["held_by"]["holder"]["job_id"] == foreign
     engine.elapse(10)
-    late = engine.explain(waits)["sentence"]
+    late = engine.sentence(waits)
     assert "type is used up by jobs of other workspaces: 1 of" in late
     assert foreign not in late
 
@@ -1355,7 +1354,7 @@ def test_an_advice_to_wait_has_an_end(engine: Engine) -> None:
         engine.rpc("lease_jobs", p_request=LOOK | {"call": 2})
         assert reason(engine, job_id) == then
         engine.run("update queue.workers set slots = '[]'")  # a process that runs only suspects
-        absent = "No worker that serves it runs." in engine.explain(job_id)["sentence"]
+        absent = "No worker that serves it runs." in engine.sentence(job_id)
         assert hung == absent == (then == "not_leased")
         engine.run_all()
 
@@ -1428,7 +1427,7 @@ def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: En
     assert seen() == ([], "alive")
     engine.advance(2)
     assert seen() == (["silent_worker"], "stale")
-    assert "The last recorded call of its worker was at" in engine.explain(job_id)["sentence"]
+    assert "The last recorded call of its worker was at" in engine.sentence(job_id)
     found = engine.findings()["silent_worker"]
     assert (found["jobs"], remedy_command(found)) == (2, "minutehand workers")
     engine.advance(20)
@@ -1474,12 +1473,12 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert "a `timeout` below 5 min if" in remedy(said)
     assert "at this line" not in said["sentence"]  # no other job of the type runs
     _, other = engine.start()
-    assert "at this line" not in engine.explain(hangs)["sentence"]
+    assert "at this line" not in engine.sentence(hangs)
     engine.advance(25)
     for place, alike in (("all.py:134", 2), ("all.py:7", 1)):
         engine.report(other, pulse={**pulse, "for_ms": 22_000, "place": place})
         shown = f" {alike} of 2 running jobs of its type are silent at this line."
-        assert shown in engine.explain(hangs)["sentence"]
+        assert shown in engine.sentence(hangs)
     engine.settle(other)
     busy = pulse | {
         "for_ms": 300_000,
@@ -1507,7 +1506,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert blocked in remedy(engine.findings()["silent_jobs"])
     engine.report(lease, pulse=pulse | {"for_ms": 300_000})
     engine.report(lease, step={"name": "write", "for_ms": 1})
-    assert "output, in its step write at all.py:134." in engine.explain(hangs)["sentence"]
+    assert "output, in its step write at all.py:134." in engine.sentence(hangs)
     found = engine.findings()["silent_jobs"]
     assert (found["jobs"], list(found["silent"])) == (1, [hangs])
     assert found["sentence"].startswith("1 job of work has been silent since")
@@ -1527,7 +1526,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         (0, "It waits for the next call of its batch"),
     ):
         engine.report(lease, pulse=pulse | {"batched": others})
-        assert shown in engine.explain(hangs)["sentence"]
+        assert shown in engine.sentence(hangs)
     engine.report(lease, pulse=pulse)
     engine.report(lease, progress={"percentage": 50})
     said = engine.explain(hangs)
@@ -1763,9 +1762,9 @@ def test_a_schedule_whose_unique_job_has_not_started_is_a_finding(engine: Engine
     engine.elapse(60)
     [job_id] = engine.rows("select id::text from public.jobs")
     assert "waiting_schedule" not in engine.findings(ACME)
-    assert engine.rpc("get_job", p_job_id=job_id)["schedule"] == "nightly"
+    assert engine.get(job_id)["schedule"] == "nightly"
     engine.elapse(60)
-    assert engine.rpc("get_job", p_job_id=job_id)["schedule"] is None  # not of this run
+    assert engine.get(job_id)["schedule"] is None  # not of this run
 
     for workspace in (ACME, None):
         found = engine.findings(workspace)["waiting_schedule"]
@@ -1830,7 +1829,7 @@ def test_the_job_that_blocks_the_event_loop_of_its_neighbours_is_named(
     assert remedy(said) == f"Follow the advice of job {blocker}."
     assert f" Another job {blocked}" in hidden["sentence"]
     assert blocker not in str(hidden)
-    assert "same process" not in engine.explain(blocker)["sentence"]
+    assert "same process" not in engine.sentence(blocker)
 
 
 def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine) -> None:
@@ -1866,7 +1865,7 @@ def test_a_processor_that_ignored_its_stop_is_shown_until_it_ends(engine: Engine
     assert stuck in engine.findings()["silent_jobs"]["next"][1]["words"]
     engine.advance(-20)
     engine.settle(again, "failed", error={"type": "AttemptTimeout", "message": "slow"})
-    engine.rpc("tick_finished", p_request={"tick_id": TICK, "summary": {"leased": 1}})
-    assert "abandoned" in engine.explain(job_id)["sentence"]
+    engine.finish(tick_id=TICK, summary={"leased": 1})
+    assert "abandoned" in engine.sentence(job_id)
     engine.lease(1, **run | {"tick_id": str(uuid4())}, abandoned=[])
-    assert "abandoned" not in engine.explain(job_id)["sentence"]
+    assert "abandoned" not in engine.sentence(job_id)

@@ -272,7 +272,7 @@ def test_enqueues_count_on_a_run_until_it_says_otherwise(engine: Engine, says: s
         ended = engine.lease_call(call=3, free_slots=0, ends={"stay_ms": 0}, **run)["run"]
         assert ended["ended"]
     elif says == "tick_finished":
-        engine.rpc("tick_finished", p_request={"tick_id": run["tick_id"]})
+        engine.finish(tick_id=run["tick_id"])
     assert wakes() == (says != "nothing")
     assert not wakes(), "a worker was already called"
 

@@ -31,7 +31,7 @@ def test_pieces_are_read_from_any_character_and_change_nothing_of_the_job(engine
         assert (page["from"], page["next"], page["more"]) == (start, len(whole), False)
         assert page.get("text", "") == whole[start:]
     assert said(engine, job_id, start=99)["next"] == len(whole)
-    row = engine.rpc("get_job", p_job_id=job_id)
+    row = engine.get(job_id)
     assert row["streams"] == {"reply": {"attempt": 1, "next": len(whole)}}
     assert said(engine, job_id, "other")["attempt"] == 0
 
@@ -260,5 +260,5 @@ def test_a_job_has_twenty_streams_and_a_maximum_of_bytes(engine: Engine) -> None
     assert engine.say(lease, piece("!", 3, stream="s7")) == "refused"
     assert engine.say(lease, piece("again", stream="s7", attempt=2)) == "unfollowed"
     assert said(engine, job_id, "s7")["text"] == "again"
-    assert len(engine.rpc("get_job", p_job_id=job_id)["streams"]) == 20
+    assert len(engine.get(job_id)["streams"]) == 20
     assert len(engine.rpc("job_output", p_job_id=job_id)["streams"]) == 20

@@ -365,9 +365,7 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
         engine.enqueue(max_attempts=1)
         engine.lease_one(worker=f"host-{worker}xyz")
         evidence = {**end, "jobs": [], "running": 1, "memory_mb": ord(worker)}
-        engine.rpc(
-            "tick_finished", p_request={"worker_id": f"host-{worker}xyz", "evidence": evidence}
-        )
+        engine.finish(worker_id=f"host-{worker}xyz", evidence=evidence)
 
     groups = engine.rpc("dead_letters", p_workspace_id=ACME)["groups"]
 

@@ -141,7 +141,7 @@ def test_types_show_who_serves_them_their_day_and_a_refusal(engine: Engine, ada:
     serving = lines["work"]["serving"]
     assert ("alive", "v7") in {(worker["state"], worker["version"]) for worker in serving}
     died = {"worker_id": "w9", "evidence": {"signal": "SIGSEGV"}}
-    engine.rpc("tick_finished", p_request=died)
+    engine.finish(**died)
     alive, dead, *_ = types(engine)["work"]["serving"]  # the ended one was seen last
     assert (alive["worker_id"], dead["worker_id"]) == ("w8", "w9")
     assert (dead["state"], dead["process_end"]) == ("gone", " (SIGSEGV)")

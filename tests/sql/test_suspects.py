@@ -39,13 +39,8 @@ class Workers:
         if not self.is_reported:
             self.engine.elapse(31)
             return
-        self.engine.rpc(
-            "tick_finished",
-            p_request={
-                "worker_id": worker,
-                "evidence": {"signal": "SIGKILL", **self.host, **evidence},
-            },
-        )
+        evidence = {"signal": "SIGKILL", **self.host, **evidence}
+        self.engine.finish(worker_id=worker, evidence=evidence)
 
     def crash(self, **evidence: Any) -> list[Json]:
         """Lease jobs in a new process, end the process, and return the leases."""
@@ -88,7 +83,7 @@ def deaths(engine: Engine, job_id: str) -> int:
     died = [each for each in attempts if each["outcome"] == "died"]
     assert all(each["process_ended"] == ("ended" in each["error"]) for each in died)
     assert all("does not count: the process of worker" in each["error"] for each in died)
-    assert engine.rpc("get_job", p_job_id=job_id)["deaths"] == listed["deaths"] == len(died)
+    assert engine.get(job_id)["deaths"] == listed["deaths"] == len(died)
     return len(died)
 
 
@@ -215,8 +210,7 @@ def test_a_process_for_suspects_is_not_live_after_its_run(engine: Engine) -> Non
     for worker, slots in (("w1", [{"job_types": ["work"], "limit": 1}]), ("w2", [])):
         run_id = str(uuid4())
         engine.lease(1, worker=worker, slots=slots, tick_id=run_id)
-        request = {"worker_id": worker, "summary": {}, "tick_id": run_id}
-        engine.rpc("tick_finished", p_request=request)
+        engine.finish(worker_id=worker, summary={}, tick_id=run_id)
     assert engine.one(live) == 2
     engine.advance(15)
     assert engine.one(live) == 1
@@ -269,7 +263,7 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
 
     assert states(engine, ids) == {("pending", 0, 0)}
     assert engine.count("queue.suspects") == 3
-    assert engine.explain(ids[0])["sentence"] == (
+    assert engine.sentence(ids[0]) == (
         "Its process died (SIGKILL) with 2 other jobs."
         " It runs next, with 1 of them and nothing else."
     )
@@ -277,7 +271,7 @@ def test_a_job_that_began_after_the_last_list_may_be_the_one(engine: Engine) -> 
     assert sorted(map(len, groups)) == [1, 2]
     for group in groups:
         text = "It runs alone" if len(group) == 1 else "It runs with 1 of them and nothing else"
-        assert all(text in engine.explain(job)["sentence"] for job in group)
+        assert all(text in engine.sentence(job) for job in group)
 
 
 def test_an_abandoned_processor_may_have_ended_the_process(engine: Engine) -> None:
@@ -398,7 +392,7 @@ def test_neither_of_two_jobs_that_end_their_process_is_named_as_the_first(engine
 
     for job_id in poison:
         workers.die(alone[job_id], jobs=[job_id], running=1)
-        assert "ran in it" not in engine.explain(beside)["sentence"]
+        assert "ran in it" not in engine.sentence(beside)
 
 
 def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
@@ -429,7 +423,7 @@ def test_a_death_is_explained_until_its_job_has_ended(engine: Engine) -> None:
     for times, reason in (("once", "backing_off"), ("twice", "failed")):
         workers.die(worker, jobs=[poison], running=1, memory_mb=1900)
         if times == "once":
-            sentence = engine.explain(beside)["sentence"]
+            sentence = engine.sentence(beside)
             assert f"An earlier process of it ended while work {poison} ran in it." in sentence
             engine.settle(innocent)
         result = engine.explain(poison)

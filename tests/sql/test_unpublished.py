@@ -30,7 +30,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
 
     counts = engine.rpc("count_jobs", p_workspace_id=ACME, p_filter={"job_type": "later"})
     assert counts["states"]["queued"] == len(expected)
-    assert "chosen" not in engine.rpc("get_job", p_job_id=half)
+    assert "chosen" not in engine.get(half)
     assert engine.lease() == []
     result = engine.explain(first)
     assert result["reason"] == "no_processor"

@@ -184,6 +184,16 @@ class Engine:
     def explain(self, job_id: str) -> Json:
         return self.rpc("explain_job", p_job_id=job_id)
 
+    def sentence(self, job_id: str) -> str:
+        return str(self.explain(job_id)["sentence"])
+
+    def get(self, job_id: str) -> Json:
+        return self.rpc("get_job", p_job_id=job_id)
+
+    def finish(self, **run: Any) -> Json:
+        """Report the end of a worker's run or process."""
+        return self.rpc("tick_finished", p_request=run)
+
     def findings(self, workspace: str | None = None) -> dict[str, Json]:
         """Return the findings of `explain_queue` by reason."""
         return {each["reason"]: each for each in self.overview(workspace)["findings"]}
