@@ -12,10 +12,11 @@ export const STATES = {
 };
 
 /**
- * Return the colour (tone) of a kind of `attention`. Red jobs need a person: they failed, or no
- * worker takes them. Amber jobs may go on by themselves: they retry, or are silent.
+ * Return the colour (tone) of a kind of `attention`, or of a finding's reason. Red jobs need a
+ * person: they failed, or no worker takes them. Amber jobs may go on by themselves: they retry, or are silent.
  */
-export const toneOf = (kind) => (/^(failed|no.worker)$/.test(kind) ? "failed" : "waiting");
+export const toneOf = (kind) =>
+  /^(failed|no.(worker|processor))$/.test(kind) ? "failed" : "waiting";
 
 /** Names of the job states, in the order in which a job goes through them. */
 export const NAMES = Object.keys(STATES);

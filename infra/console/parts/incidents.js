@@ -7,7 +7,6 @@ import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import {
-  classes,
   foldButton,
   html,
   isPhone,
@@ -38,14 +37,12 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Name the subjects of problems, with the number of jobs and the cause. */
+/** Name the subjects of problems, with the number of jobs. */
 const namesOf = (lines) =>
   lines
     .map(briefOf)
     .filter(Boolean)
-    .map(({ subject, count, cause }) => ` · ${subject} ${count}${cause ? `, ${cause}` : ""}`)
-    .map((name) => name.replace(/(?<= at )\S+\/(?=[^/]+:\d+$)/, "")) // without folders
-    .join("");
+    .map(({ subject, count }) => ` · ${subject} ${count}`);
 
 const idOf = ({ key, sentence }) => key ?? sentence;
 
@@ -117,9 +114,9 @@ export function Incidents({ workspace, isApp }) {
   const lines = useLines()
     .map((line) => {
       const own = line.groups.find((group) => group.job_ids.includes(id));
-      return own ? { ...line, own: own.kind, others: line.jobs - 1 } : line;
+      return own ? { ...line, own: own.kind } : line;
     })
-    .filter(({ others }) => others !== 0); // the page of the job explains its problem
+    .filter(({ own, jobs }) => !own || jobs > 1); // the page of the job explains its problem
   if (since) lines.unshift({ tone: "failed", sentence: outageLine(since) });
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
@@ -132,7 +129,7 @@ export function Incidents({ workspace, isApp }) {
   };
   const isCollapsed = lines.every((line) => known.includes(idOf(line)));
   const isListed = ({ groups }) => groups?.length > 0 && isAttention(here);
-  const first = lines.filter((line) => !isListed(line)).slice(0, isPhone() ? 1 : 3);
+  const first = lines.filter((line) => !isListed(line)).slice(0, 3);
   const rest = lines.filter((line) => !first.includes(line));
   const fold = (isOpen, flip, words, names) =>
     foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
@@ -171,7 +168,7 @@ export function Incidents({ workspace, isApp }) {
                   !isAll && namesOf(rest),
                 )
               }
-              ${first.length > 0 && !(isPhone() && rest.length > 0) && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
+              ${first.length > 0 && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
             </div>
           `
     }
@@ -182,12 +179,12 @@ export function Incidents({ workspace, isApp }) {
 const isAttention = (here) => here.startsWith("/jobs?state=attention");
 
 /**
- * Shows one problem in a line with a link. An open line is not cut. Below it are the facts that it
- * does not have, what to do, and buttons for it. On the page of a job, which explains its problem,
- * the line only counts the jobs.
+ * Shows one problem in a line with a link. Below an open line are the facts that it does not have,
+ * what to do, and buttons for it. On a narrow screen, the whole line is the button that opens it. On
+ * the page of a job, which explains its problem, the line has no advice.
  */
 function Problem({ line, here, workspaceId, isOpen, flip }) {
-  const { sentence, own, others, tone, since, groups = [], next = [] } = line;
+  const { sentence, own, tone, since, groups = [], next = [] } = line;
   // the list of these jobs has the same buttons
   const buttons = (isAttention(here) ? [] : groups)
     .filter(({ kind, nearest }) => kind !== "no_worker" || nearest)
@@ -197,32 +194,25 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
         group=${group}
         workspaceId=${workspaceId} />`,
     );
-  const paths = next.map((step) => step.path).filter((to) => to && to !== here);
-  const path = line.path ?? paths[0];
+  const path = line.path ?? next.find((step) => step.path && step.path !== here)?.path;
   const link = path !== here && path;
   const hasMore = !own && (line.cause || next.length > 0);
   const [, start, rest] = sentence?.match(/^(.*?(?:[:,] |$))(.*)$/s) ?? [];
   const { subject, count, cause, time } = briefOf(line) ?? {
-    ...{ subject: start, count: rest, cause: !isOpen && line.cause },
+    ...{ subject: start, count: rest, cause: !isOpen && !isPhone() && line.cause },
     time: since && !INSTANT.test(sentence) && html`for <${Age} at=${since} format=${roughAge} />`,
   };
-  const retrying = (line.retrying ?? line).sentence;
-  const [more] = retrying?.match(/Attempts used: [^,.]*/) ?? [];
+  const [more] = (line.retrying ?? line).sentence?.match(/Attempts used: [^,.]*/) ?? [];
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
-    <p class=${classes("problem-words", hasMore && !isOpen && "cut")}>
-      ${
-        own
-          ? `This job and ${pluralize(others, "other")}: ${/^(no_worker|silent)$/.test(own) ? own.replace("_", " ") : "the same error"}.`
-          : html`<span class="strong"><${Sentence} text=${subject} isShort /></span>
-              ${" "}<span class="rest"
-                ><${Sentence} text=${count} isShort />${cause && html` · <${Sentence} text=${cause} isShort />`}</span
-              >
-              ${time && html` <span class="muted">· ${time}</span>`}`
-      }
+    <p class=${isOpen ? "" : "cut"}>
+      <span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
+      <${Sentence} text=${count} isShort />
+      ${cause && html` · <${Sentence} text=${cause} isShort />`}
+      ${time && html` <span class="muted">· ${time}</span>`}
     </p>
     <div class="problem-links">
-      ${hasMore && foldButton(next.length > 0 ? "What to do" : "Cause", isOpen, flip)}
+      ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}
       ${link && html`<a href=${link}>${linkTo(link)}</a>`}
     </div>
     ${

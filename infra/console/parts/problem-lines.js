@@ -62,10 +62,7 @@ function linesOf(findings, attention = []) {
             path: step.path?.startsWith("/jobs?") ? null : step.path,
           })),
         }),
-        tone:
-          line.verdict === "fail" || /^(failed_jobs|no_worker|no_processor)\b/.test(line.key)
-            ? "failed"
-            : "waiting",
+        tone: line.verdict === "fail" ? "failed" : toneOf(groups[0]?.kind ?? line.reason),
         groups,
       };
     })
@@ -111,12 +108,23 @@ const nextAt = (at, now) => `${now < Date.parse(at) ? "next" : "due"} ${relative
  * Return the parts of a line about jobs that retry, failed, are silent or have no worker: the
  * subject, the number of jobs, their cause and a time. Return null for another line.
  */
-export function briefOf({ groups = [], reason, jobs, since, next_at: next, completed, unserved }) {
+export function briefOf({
+  groups = [],
+  reason,
+  jobs,
+  since,
+  own,
+  next_at: next,
+  completed,
+  unserved,
+}) {
   const [group] = groups;
   if (!group || reason === "no_worker") return null;
   const { kind, job_type: type, more, error, seen } = group;
   const subject = `${(unserved ?? [type]).join(", ")}:`;
-  const named = pluralize(jobs, "job", more);
+  const named = own
+    ? `this job and ${pluralize(jobs - 1, "other", more)}`
+    : pluralize(jobs, "job", more);
   const length = (words) => html`${words} <${Age} at=${since} format=${roughAge} />`;
   if (kind === "no_worker")
     return { subject, count: `no worker, ${named} waiting`, time: length("for") };
@@ -125,18 +133,18 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, compl
       subject,
       count: `${named} silent`,
       time: length(jobs > 1 ? "for up to" : "for"),
-      cause: seen?.replace("its ", ""),
+      cause: !own && seen?.replace("its ", ""),
     };
   const [failed, retry] = ["failed", "retrying"].map((name) =>
     groups.find((one) => one.kind === name),
   );
-  const counts = [
-    retry && `${pluralize(jobs - (failed?.jobs ?? 0), "job", retry.more)} retrying`,
-    failed && `${pluralize(failed.jobs, "job", failed.more)} failed`,
-  ];
   return {
     subject,
-    count: counts.filter(Boolean).join(", "),
+    count:
+      failed && retry
+        ? `${pluralize(jobs - failed.jobs, "job", retry.more)} retrying, ` +
+          `${pluralize(failed.jobs, "job", failed.more)} failed`
+        : `${named} ${kind}`,
     time: html`
       ${
         next
@@ -144,7 +152,7 @@ export function briefOf({ groups = [], reason, jobs, since, next_at: next, compl
           : html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`
       }${completed && `, ${number(completed)} completed in the last hour`}
     `,
-    cause: causeOf(error),
+    cause: !own && causeOf(error),
   };
 }
 

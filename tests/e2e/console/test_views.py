@@ -355,7 +355,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(place).to_have_text("in step mail at invoices.py:42")
     bar = page.locator(".incidents")
     unserved = f"{worker.job_type}s: no worker, 1 job waiting"
-    names = f"2 problems · {unserved} · {worker.job_type}: 1 job silent, in step mail at "
+    names = f"2 problems · {unserved} · {worker.job_type}: 1 job silent"
     expect(bar.locator(".folds")).to_contain_text(names)  # the list has them
     heads = page.locator(".group-head > .strong")
     expect(heads).to_have_text([unserved, f"{worker.job_type}: 1 job silent"])
@@ -433,7 +433,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     press(page, "Collapse")
     expect(page.locator(".incidents :focus")).to_contain_text("1 problem")
     page.reload()
-    click(page, f"1 problem · {worker.job_type}: 3 jobs retrying, 1 job failed, the port")
+    click(page, f"1 problem · {worker.job_type}: 3 jobs retrying, 1 job failed")
     click(line, "What to do")
     click(line, "Run 3 now")
     expect(page.get_by_role("dialog")).to_contain_text("are retrying: ValueError:")
