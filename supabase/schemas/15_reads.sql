@@ -2267,8 +2267,8 @@ from (
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what the call '
-        '{shared} waits for, and give it a time limit.|Find out what the call that hangs waits '
-        'for, and give it a time limit.] [The job of {many} that is silent the longest|The job]:',
+        '{hanging} waits for, and give it a time limit.] [The job of {many} that is silent the '
+        'longest|The job]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -2943,9 +2943,8 @@ begin
             '`communicate()`.'
           when 'lock' then 'Take several locks always in the same order, and await nothing that '
             'can hang while holding one.'
-          when 'item' then 'See whether the code that fills the queue still runs or has failed.'
-          when 'event' then 'See whether the code that sets or notifies it still runs or has '
-            'failed.'
+          when 'event' then 'See whether the code that fills, sets or notifies it still runs or '
+            'has failed.'
           else 'Find out what the call at ' || (l.pulse ->> 'place')
             || ' waits for, and give it a time limit.'
         end end,

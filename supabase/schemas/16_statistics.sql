@@ -1499,6 +1499,7 @@ select
         and coalesce(w.evidence, w.summary -> 'stopped') is null
     ),
     'shared', h.shared,
+    'hanging', coalesce(h.shared, 'that hangs'),
     'all_seen', h.all_seen,
     'seen', h.seen
   )

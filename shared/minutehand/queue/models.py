@@ -563,7 +563,7 @@ class Pulse(Model):
     #: for less than 10 seconds.
     blocked_ms: int | None = None
     #: What the job waits for: `the program ffmpeg (pid 7)`, or a lock of asyncio. The kind of its
-    #: remedy is `output`, `lock`, `event` or `item`.
+    #: remedy is `output`, `lock` or `event`.
     program: str | None = None
     waits: str | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.

@@ -88,7 +88,7 @@ def error_info(error: BaseException, module: str = "") -> ErrorInfo:
             if parts := _codes(cause, redactor):
                 chain = chain[:number]  # the next errors may concern another server
                 break
-        address, shown = _addresses(chain)
+        address, shown = _addresses(chain, parts.get("address"))
         parts |= {"address": address, "traceback": _traceback(error, module, redactor)}
     except BaseException as odd:  # methods of a user's class may raise anything
         parts = {"data": {"unread": text(odd, MAX_MESSAGE)}}
@@ -136,6 +136,8 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
     """Return the codes in an error of httpx, requests, aiohttp, Postgres or the system."""
     codes: dict[str, Any] = {}
     response = attribute(cause, "response")
+    if refused := _refused_by_proxy(cause):
+        codes["address"], codes["status"] = refused
     if status := _status(cause, response):
         codes["status"] = status
         if body := _body(response):
@@ -182,11 +184,9 @@ def _missing_program(error: OSError) -> str | None:
         program: Any = error.filename
         if function.co_name == "_execute_child" and isinstance(program, str):  # or of a directory
             is_missing = names.get("executable") == os.fsencode(program)
-        elif (
-            function is asyncio.create_subprocess_exec.__code__ and program is None
-        ):  # uvloop gives no name
-            program, options = names.get("program"), names.get("kwds")
-            is_missing = type(program) is str and type(options) is dict and "cwd" not in options
+        elif function is asyncio.create_subprocess_exec.__code__ and not program:
+            program = names["program"]  # uvloop gives no name
+            is_missing = isinstance(program, str) and "cwd" not in names["kwds"]
         else:
             continue
         # a command line without `shell=True` has spaces, and is no name of a program
@@ -232,7 +232,7 @@ def _missing_variable(error: BaseException) -> object:
 
 def _status(error: BaseException, response: Any) -> int | None:
     """Return the HTTP status of an error's response, or of an error of a vendor's library."""
-    values = [attribute(response, "status_code"), *(_refused_by_proxy(error) or ())]
+    values = [attribute(response, "status_code")]
     values += [attribute(error, name) for name in ("status_code", "status")]
     if not type(error).__name__.startswith("SMTP"):  # its code is no HTTP status
         values.append(attribute(error, "code"))
@@ -241,13 +241,13 @@ def _status(error: BaseException, response: Any) -> int | None:
     return next((int(n) for n in values if isinstance(n, int) and least <= n <= 599), None)
 
 
-def _addresses(chain: list[BaseException]) -> tuple[str | None, str | None]:
+def _addresses(chain: list[BaseException], contacted: str | None) -> tuple[str | None, str | None]:
     """Return the address that was contacted, and this address as people read it.
 
     A proxy is contacted for the server of the request.
     """
     requested = next(filter(None, map(_requested, chain)), None)
-    contacted = next(filter(None, map(_contacted, chain)), None)
+    contacted = contacted or next(filter(None, map(_contacted, chain)), None)
     if contacted is None or requested is None:
         return (contacted or requested,) * 2
     if f"{contacted}:".startswith(f"{requested.rpartition(':')[0]}:"):
@@ -257,8 +257,6 @@ def _addresses(chain: list[BaseException]) -> tuple[str | None, str | None]:
 
 def _contacted(error: BaseException) -> str | None:
     """Return the address to which no connection could be made, from the frames of an error."""
-    if proxied := _refused_by_proxy(error):
-        return proxied[0]
     for frame in _raised_in(error):
         names = frame.f_locals
         if frame.f_code.co_name in {"connect_tcp", "create_connection"}:

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import os
-import queue
 import resource
 import stat
 import sys
@@ -11,7 +10,6 @@ import termios
 import threading
 from asyncio.subprocess import Process
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
 from pathlib import Path
@@ -22,24 +20,16 @@ from typing import Any
 
 from minutehand.worker.current_job import run_recorded
 
-#: What the functions of the standard library wait for, with the kind of the remedy.
-_WAITS = {
-    asyncio.Lock.acquire.__code__: ("an asyncio.Lock", "lock"),
-    asyncio.Semaphore.acquire.__code__: ("an asyncio.Semaphore", "lock"),
-    asyncio.Condition.wait.__code__: ("an asyncio.Condition", "event"),
-    asyncio.Event.wait.__code__: ("an asyncio.Event", "event"),
-    asyncio.Queue.get.__code__: ("an item of an asyncio.Queue", "item"),
-    threading.Semaphore.acquire.__code__: ("a threading.Semaphore", "lock"),
-    threading.Condition.wait.__code__: ("a threading.Condition", "event"),
-    threading.Event.wait.__code__: ("a threading.Event", "event"),
-    threading.Thread.join.__code__: ("the end of a thread", None),
-    queue.Queue.get.__code__: ("an item of a queue.Queue", "item"),
-    Future.result.__code__: ("the result of a concurrent.futures.Future", None),
+#: Methods of the standard library that wait, with the kind of the remedy.
+_WAITS = {"acquire": "lock", "get": "event", "wait": "event", "join": None, "result": None}
+#: Names of their modules.
+_LIBRARY = {
+    "asyncio.locks": "an asyncio",
+    "asyncio.queues": "an asyncio",
+    "concurrent.futures._base": "a concurrent.futures",
+    "queue": "a queue",
+    "threading": "a threading",
 }
-
-#: Modules of these functions, and functions that read a program's output.
-_LIBRARY = {"asyncio.locks", "asyncio.queues", "concurrent.futures._base", "queue", "threading"}
-_READERS = {Popen.communicate.__code__, Process.communicate.__code__}
 #: Frames with the lines that they execute, the outermost first.
 Frames = list[tuple[FrameType, int]]
 
@@ -105,17 +95,19 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
             pid, ended = program.pid, program.returncode
             outputs += [program.stdout, program.stderr]
         if ended is None and pid and (name := _running_program(pid)):
-            is_read = any(each.f_code in _READERS for each, _ in frames)
-            if not is_read and any(map(_is_full, outputs)):
+            if "wait" in frame.f_code.co_name and any(map(_is_full, outputs)):  # not communicate
                 return f"the program {name}, whose unread output fills its buffer", "output"
             return f"the program {name}", None
         if pid and (name := _keeper(pid, outputs)):
             return f"the program {name}, which keeps the output of an ended program open", None
     found: tuple[str | None, str | None] = None, None
     for frame, _ in frames[::-1]:
-        if frame.f_globals.get("__name__") not in _LIBRARY:
+        if (library := _LIBRARY.get(frame.f_globals.get("__name__", ""))) is None:
             break
-        found = _WAITS.get(frame.f_code, found)
+        owner, _, method = frame.f_code.co_qualname.rpartition(".")
+        if owner and method in _WAITS:
+            item = "an item of " if method == "get" else ""
+            found = f"{item}{library}.{owner}", _WAITS[method]
     return found
 
 
