@@ -173,7 +173,7 @@ function commonOf(jobs, field) {
   return other ? null : value;
 }
 
-/** Count jobs by the value of a field, as `3 running, 1 queued`. One value needs no count. */
+/** Count jobs by the value of a field, as `3 running, 1 queued.` One value needs no count. */
 function countsBy(jobs, field) {
   const groups = [...Map.groupBy(jobs, (job) => job[field])];
   const sizes = groups
@@ -181,18 +181,7 @@ function countsBy(jobs, field) {
     .map(([value, { length }]) => `${number(length)} ${value}`);
   const rest = sizes.splice(8).length;
   if (groups.length === 1) return "";
-  return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}. `;
-}
-
-/** Say how many of the jobs need attention, if the ids of all jobs that do are known. */
-function troubleOf({ jobs, more }) {
-  const { attention = [] } = problems.get();
-  if (more || attention.some((group) => group.jobs > group.job_ids.length)) return "";
-  const ids = attention.flatMap((group) => group.job_ids);
-  const { length: count } = jobs.filter(({ id }) => ids.includes(id));
-  return ids.length > 0
-    ? `Jobs that need attention: ${number(count)} of ${number(jobs.length)}.`
-    : "";
+  return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}.`;
 }
 
 /** Return the words of an action, such as `Run 3 jobs now`. */
@@ -222,9 +211,9 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
   const isSure = await confirm({
     title: `${wordsOf(action, names, as)}?`,
     text: [
-      countsBy(found.jobs, "state") + countsBy(found.jobs, "job_type"),
+      countsBy(found.jobs, "state"),
+      countsBy(found.jobs, "job_type"),
       text(valuesOf(found.jobs, "state"), types, isOne),
-      danger && !isOne && troubleOf(found),
       ...notes,
     ]
       .filter(Boolean)
@@ -314,7 +303,12 @@ export function Selection({ picked, state, query, workspaceId, done }) {
     if (jobs.length === 0) return null;
     const act = { workspaceId, action, filter: { ids: jobs.map(({ id }) => id) }, jobs };
     // short, so that all buttons fit into a line
-    const names = nameJobs(jobs, { kind, type: null }).replace(isPhone() ? / .*/ : / jobs?$/, "");
+    const names =
+      kind || commonOf(jobs, "state")
+        ? nameJobs(jobs, { kind, type: null }).replace(/ jobs?$/, "")
+        : valuesOf(jobs, "state").length > 2
+          ? `${number(jobs.length)} not ended`
+          : countsBy(jobs, "state").slice(0, -1);
     return actionButton(act, names, action === "copy" ? "quiet" : undefined, done);
   };
   const buttons = BULK.map(button).filter(Boolean);

@@ -105,7 +105,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
               type="button"
               class="plain"
               onClick=${() => onFilter({ sort: sort === column ? "" : column })}>
-              ${name}${isSorted && (direction === "ascending" ? " ↑" : " ↓")}
+              ${name} ${isSorted ? (direction === "ascending" ? "↑" : "↓") : "↕"}
             </button>`
           : name
       }
@@ -123,19 +123,17 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     if (!state.error && view.end + ahead > lines.length) list.current?.more();
   }, [view.start, view.end, state]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, key]);
-  const toggle = (...some) => setChosen(toggled(some));
-  const lastPicked = useRef(null);
-  // with the Shift key, also choose the rows between the last chosen row and this one
-  const pick = (id, { shiftKey }) => {
+  const lastPicked = useRef([]);
+  // with the Shift key, also choose the rows between the last chosen row or group and this one
+  const pick = (some, { shiftKey }) => {
     const inOrder = lines.flatMap(({ row }) => row?.id ?? []);
-    const [from, to] = [lastPicked.current, id]
-      .map((one) => inOrder.indexOf(one))
-      .sort((a, b) => a - b);
-    toggle(...(shiftKey && from >= 0 ? inOrder.slice(from, to + 1) : [id]));
-    lastPicked.current = id;
+    const ends = [...(shiftKey ? lastPicked.current : []), ...some]
+      .map((id) => inOrder.indexOf(id))
+      .filter((at) => at >= 0);
+    setChosen(toggled(inOrder.slice(Math.min(...ends), Math.max(...ends) + 1)));
+    lastPicked.current = some;
   };
   const isShown = rows.length > 0 && !isByError;
-  const inTrouble = rows.filter(({ id }) => groups.has(id)).length;
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -172,6 +170,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           key=${row.id}
           row=${row}
           known=${group?.error}
+          trouble=${groups.get(row.id)}
           index=${index}
           isChosen=${chosen.has(row.id)}
           pick=${pick} />`
@@ -186,7 +185,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           index=${index}
           isChosen=${jobs.every(({ id }) => chosen.has(id))}
           isPartChosen=${jobs.some(({ id }) => chosen.has(id))}
-          toggle=${toggle}
+          pick=${pick}
           button=${!(advice && group.nearest) && remedyOf(group, jobs)} />`;
   const tabs = html`<${Tabs}
     key="tabs"
@@ -280,13 +279,6 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
       html`<p class="muted small foot num">
         ${pluralize(rows.length, "job")}
         ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
-        ${
-          !filter.state &&
-          inTrouble > 0 &&
-          html` · <a href=${listOf({ ...filter, state: "attention" })}>
-            ${inTrouble} of these need${inTrouble === 1 && "s"} attention
-          </a>`
-        }
       </p>`
     }
   </div>`;
@@ -405,9 +397,6 @@ function listOf(filter) {
   return ["/jobs", query].filter(String).join("?");
 }
 
-const hasTrouble = (row) =>
-  Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
-
 /** Return the error of a job. Its short error is its type and its first line, up to 200 characters. */
 const wholeError = ({ error, error_message: message }) =>
   error.length < 200 ? [error, ...message.trim().split("\n").slice(1)].join("\n") : message;
@@ -416,16 +405,14 @@ const wholeError = ({ error, error_message: message }) =>
 const isCut = (error) => error.includes("\n") || error.length > (isPhone() ? 40 : 80);
 
 /**
- * Return short texts about a job: a few values of the payload, and the error of a failed job unless
- * it is `known`, the question of a suspended job or the progress of a running job.
+ * Return the error of a job unless it is `known`, the line at which a silent job hangs, or null. The
+ * error of a running job is that of an earlier attempt.
  */
-const textsOf = (row, known) => [
-  row.glimpse,
-  hasTrouble(row)
-    ? row.error !== known && row.error
-    : questionOf(row.waiting_for) ||
-      (row.status !== "completed" && (row.progress?.message || row.progress?.stage)),
-];
+function troubleOf({ status, error, error_message: message, attempts }, known, trouble) {
+  if (status === "processing" && trouble?.seen) return trouble.seen.replace(/its |\S*\//g, "");
+  const hasFailed = /failed|pending/.test(status) || (status === "processing" && attempts > 1);
+  return message && hasFailed && error !== known ? error : null;
+}
 
 /** Number of jobs that a large group shows until a person opens it. */
 const CLOSED = 5;
@@ -439,7 +426,7 @@ function GroupHead({
   flip,
   isChosen,
   isPartChosen,
-  toggle,
+  pick,
   isAdvised,
   advise,
   button,
@@ -457,7 +444,11 @@ function GroupHead({
           type="checkbox"
           checked=${isChosen}
           indeterminate=${!isChosen && isPartChosen}
-          onChange=${() => toggle(...jobs.map(({ id }) => id))} />
+          onClick=${(event) =>
+            pick(
+              jobs.map(({ id }) => id),
+              event,
+            )} />
         <span class="hidden">Select ${name}${isClosed && ", those shown"}</span>
       </label>
     </td>
@@ -504,10 +495,14 @@ function AdviceRow({ advice, tone, index, here, buttons, count, setRows }) {
   </tr>`;
 }
 
-function Row({ row, known, index, isChosen, pick }) {
-  const texts = textsOf(row, known).filter(Boolean);
-  const isError = (text) => hasTrouble(row) && text === row.error;
-  const whole = (text) => (isError(text) ? wholeError(row) : text);
+function Row({ row, known, trouble, index, isChosen, pick }) {
+  const error = troubleOf(row, known, trouble);
+  const isEarlier = row.status === "processing" && error === row.error;
+  const { message, stage } = (row.status !== "completed" && row.progress) || {};
+  const texts = [row.glimpse, error || questionOf(row.waiting_for) || message || stage].filter(
+    Boolean,
+  );
+  const whole = (text) => (text === row.error ? wholeError(row) : text);
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -515,7 +510,7 @@ function Row({ row, known, index, isChosen, pick }) {
     data-status=${row.status}>
     <td class="c-check">
       <label class="tick">
-        <input type="checkbox" checked=${isChosen} onClick=${(event) => pick(row.id, event)} />
+        <input type="checkbox" checked=${isChosen} onClick=${(event) => pick([row.id], event)} />
         <span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span>
       </label>
     </td>
@@ -523,10 +518,9 @@ function Row({ row, known, index, isChosen, pick }) {
       <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.map(whole).join("\n")}>
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text) => {
-          const isBad = isError(text);
-          const note = classes("job-note", isBad && "bad");
-          return html`<span key=${text} class=${note} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
-            ${isBad && isPhone() ? causeOf(text) : text}
+          const isBad = text === error && (isEarlier ? "bad muted" : "bad");
+          return html`<span key=${text} class=${classes("job-note", isBad)} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
+            ${isBad === "bad muted" && "earlier: "}${isBad && isPhone() ? causeOf(text) : text}
           </span>`;
         })}
       </a>
@@ -552,7 +546,9 @@ const LATELY = { output: "streaming", log: "logging" };
 function StateNote({ row }) {
   const next = useJobState(row) !== "queued" && nextRunOf(row);
   const isRunning = row.status === "processing";
-  const hasFailed = row.status === "failed" || row.attempts > 1;
+  // a job that waits has ended its last attempt
+  const attempt = row.attempts + Number(row.status === "pending");
+  const hasFailed = row.status === "failed" || (attempt > 1 && row.status !== "waiting");
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
   const done = isRunning && percentage(row.progress);
   const update = done === 0 && row.times?.last_update;
@@ -569,14 +565,15 @@ function StateNote({ row }) {
         }
       </span>`
     }
-    ${next ? html`<${When} at=${next} />` : html`<span class="phone">${more}</span>`}
+    ${!next && html`<span class="phone">${more}</span>`}
     ${
       hasFailed &&
-      html`<span class=${next || update || done ? undefined : "phone"}> · </span>
+      html`${!next && html`<span class=${update || done ? undefined : "phone"}> · </span>`}
         <span class="num">
-          <span class="phone-less">attempt </span>${row.attempts} of ${row.max_attempts}
+          <span class="phone-less">attempt </span>${attempt} of ${row.max_attempts}
         </span>`
     }
+    ${next && html` <${When} at=${next} />`}
   </span>`;
 }
 
