@@ -2350,28 +2350,40 @@ from (
   select
     p.kind || '_paused' as reason,
     'The ' || p.what || ' has been paused since {paused_at}.' as sentence,
-    p.who || ' can resume it.' as words,
+    p.words,
     'resume --' || p.option as command,
     p.path
   from (
     values
-      ('job_type', 'job type {job_type}', 'An operator', 'type {job_type}', '/types/{job_type}'),
-      ('queue', 'queue {queue}', 'An operator', 'queue {queue}', '/types'),
+      (
+        'job_type',
+        'job type {job_type}',
+        'An operator can resume the type.',
+        'type {job_type}',
+        '/types/{job_type}'
+      ),
+      (
+        'queue',
+        'queue {queue}',
+        'An operator can resume the queue.',
+        'queue {queue}',
+        '/types'
+      ),
       (
         'workspace',
         'workspace[ {which}]',
-        'A manager of the workspace',
+        'A manager of the workspace can resume it.',
         'all[ --workspace {which}]',
         '/overview'
       ),
       (
         'workspace_type',
         'job type {job_type} of the workspace',
-        'A manager of the workspace',
+        'A manager of the workspace can resume the type.',
         'type {job_type}[ --workspace {which}]',
         '/types/{job_type}'
       )
-  ) as p (kind, what, who, option, path)
+  ) as p (kind, what, words, option, path)
   union all
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
@@ -2938,6 +2950,7 @@ begin
             then v_times ->> 'most'
         end,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
+        'is_silent', case when p.is_silent then '' end, -- for the console
         'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
           when 'output' then 'Read the output of the program while it runs, for example by '
             '`communicate()`.'
