@@ -35,7 +35,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { beforeEach, mock, test } from "node:test";
+import { afterEach, beforeEach, mock, test } from "node:test";
 import { createClient } from "@supabase/supabase-js";
 
 // loaded here, because the client loads these modules later, and no mocked clock waits for that
@@ -53,10 +53,21 @@ import { JobGone, watchJob } from "../../../infra/console/lib/jobs/watch-job.js"
 const cases = JSON.parse(readFileSync(new URL("./follow.json", import.meta.url), "utf8"));
 const turn = () => new Promise(setImmediate); // the real function, before timers are mocked
 
+let world;
+const opened = []; // closed after each test
+const kept = (watch) => (opened.push(watch), watch);
+const follow = (options, id = "j") => kept(watchJob(world.client, id, options));
+const list = (filter, options) => kept(watchJobs(world.client, filter, options));
+
 beforeEach(() => {
+  world = new World();
   mock.timers.reset();
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
   mock.method(Math, "random", () => 0.5); // no jitter
+});
+
+afterEach(() => {
+  for (const watch of opened.splice(0)) watch.close();
 });
 
 /** Advance the clock in steps, and let callbacks run after each step. */
@@ -108,8 +119,15 @@ class World {
       sendHeartbeat: () => (this.heartbeats += 1),
       pendingHeartbeatRef: null,
     };
+    const subscription = { unsubscribe: () => (this.listeners -= 1) };
+    // the test changes the user with `say(event, session)`
+    const onAuthStateChange = (say) => {
+      Object.assign(this, { say, listeners: this.listeners + 1 });
+      return { data: { subscription } };
+    };
     this.client = {
       accessToken: async () => null,
+      auth: { onAuthStateChange },
       realtime,
       schema: () => ({ rpc: (...call) => this.#call(...call), from: () => this.#events() }),
       channel: () => (this.channel = this.#channel()),
@@ -117,17 +135,6 @@ class World {
         if (!isCut) this.reconnects += 1;
       },
     };
-  }
-
-  /** Give the client an Auth user. The test changes the user with `say(event, session)`. */
-  haveUser() {
-    const subscription = { unsubscribe: () => (this.listeners -= 1) };
-    const onAuthStateChange = (listen) => {
-      this.listeners += 1;
-      this.say = listen;
-      return { data: { subscription } };
-    };
-    this.client.auth = { onAuthStateChange };
   }
 
   #call(name, values) {
@@ -245,9 +252,9 @@ class World {
 
 for (const story of cases.stories)
   test(story.name, async () => {
-    const world = new World(story);
+    world = new World(story);
     let delivered = [];
-    const watch = watchJob(world.client, "j", {
+    const watch = follow({
       after: story.after ?? 0,
       onEvent: ({ seq }) => delivered.push(seq),
       ...(story.unchecked && { silence: Infinity }),
@@ -270,14 +277,13 @@ for (const story of cases.stories)
         if (name in step) assert.equal(world[name], step[name], say(name));
       if (step.ends) assert.equal((await watch.ended).status, "completed");
     }
-    watch.close();
   });
 
 test("a watch that was closed during a read calls no listener, and `ended` does not hang", async () => {
-  const world = new World({ log: [1, 2], read_takes: 1, ended: true });
+  world = new World({ log: [1, 2], read_takes: 1, ended: true });
   const said = [];
   const keep = (what) => said.push(what);
-  const watch = watchJob(world.client, "j", { after: 0, onEvent: keep, onEnd: keep });
+  const watch = follow({ after: 0, onEvent: keep, onEnd: keep });
   watch.close();
   await assert.rejects(watch.ended, /closed/);
   await leap(10_000);
@@ -285,9 +291,7 @@ test("a watch that was closed during a read calls no listener, and `ended` does 
 });
 
 test("the session listens for changes of user exactly as long as a channel lasts", async () => {
-  const world = new World();
-  world.haveUser();
-  const [first, second] = ["j", "k"].map((id) => watchJob(world.client, id, { after: 0 }));
+  const [first, second] = ["j", "k"].map((id) => follow({ after: 0 }, id));
   const rejected = [first, second].map((watch) => assert.rejects(watch.ended, /closed/));
   await leap(100);
 
@@ -301,18 +305,15 @@ test("the session listens for changes of user exactly as long as a channel lasts
 });
 
 test("a watch that begins soon after the end of another keeps its channel", async () => {
-  const world = new World();
-  const first = watchJob(world.client, "j");
+  const first = follow();
   await world.join();
   first.close();
-  const second = watchJob(world.client, "j");
+  const second = follow();
   await leap(3000);
   assert.deepEqual([second.freshness, world.reconnects], ["live", 0]);
-  second.close();
 });
 
 test("a topic that the server closes again and again is joined less and less often", async () => {
-  const world = new World();
   const { channel } = world.client;
   let joins = 0;
   world.client.channel = () => {
@@ -321,33 +322,32 @@ test("a topic that the server closes again and again is joined less and less oft
     setTimeout(() => made.say("CLOSED"), 10);
     return made;
   };
-  const watch = watchJob(world.client, "j");
+  follow();
   await leap(60_000);
   assert.ok(joins <= 8, `${joins} joins`);
-  watch.close();
 });
 
-test("a follower that got no response registers again soon, and a rejected one does not", async () => {
-  for (const status of [0, 403]) {
-    const world = new World();
-    const watch = watchJob(world.client, "j");
+for (const [status, again] of [
+  [0, true],
+  [403, false],
+])
+  test(`a follower that gets the status ${status} registers again soon: ${again}`, async () => {
+    follow();
     await leap(100);
-    const { say, follow } = world.channel;
-    say("SUBSCRIBED");
-    follow({ data: null, status });
+    const { channel } = world;
+    const { follow: respond } = channel;
+    channel.say("SUBSCRIBED");
+    respond({ data: null, status });
     await leap(5000);
-    assert.equal(world.channel.follow !== follow, status === 0);
-    watch.close();
-  }
-});
+    assert.equal(world.channel.follow !== respond, again);
+  });
 
 test("a change of user leaves the channel, and discards rows, output and responses of before", async () => {
-  const world = new World({ read_takes: 1 });
-  world.haveUser();
+  world = new World({ read_takes: 1 });
   world.output = "Hello";
   const delivered = [];
   const onEvent = ({ seq }) => delivered.push(seq);
-  const watch = watchJob(world.client, "j", { after: 0, onEvent });
+  const watch = follow({ after: 0, onEvent });
   await leap(3000);
   assert.deepEqual([watch.state.job.id, watch.state.output], ["j", { reply: "Hello" }]);
 
@@ -361,14 +361,13 @@ test("a change of user leaves the channel, and discards rows, output and respons
   await leap(1000);
   assert.equal(watch.state.job.id, "j");
   assert.deepEqual(delivered, [1]);
-  watch.close();
 });
 
 test("each end of a job that is retried is announced", async () => {
-  const world = new World({ ended: true });
+  world = new World({ ended: true });
   const ends = [];
   const onEnd = (job) => ends.push(job.finished_at);
-  const watch = watchJob(world.client, "j", { onEnd });
+  const watch = follow({ onEnd });
   await leap(1000);
   for (const [seq, ended] of [
     [2, false],
@@ -379,12 +378,9 @@ test("each end of a job that is retried is announced", async () => {
     await watch.refresh();
   }
   assert.deepEqual(ends, [1, 3]);
-  watch.close();
 });
 
 test("the output of a job ends with an error immediately when its reader signs out", async () => {
-  const world = new World();
-  world.haveUser();
   world.client.accessToken = async () => "x.eyJzdWIiOiAiYWRhIn0.x";
   const ended = assert.rejects(outputOf(world.client, "j", "reply").next(), JobGone);
   await leap(1000);
@@ -394,8 +390,6 @@ test("the output of a job ends with an error immediately when its reader signs o
 });
 
 test("output that is aborted ends with an error, and follows the job no longer", async () => {
-  const world = new World();
-  world.haveUser();
   const controller = new AbortController();
   const { signal } = controller;
   const next = outputOf(world.client, "j", "reply", { signal }).next();
@@ -408,32 +402,27 @@ test("output that is aborted ends with an error, and follows the job no longer",
 });
 
 test("rows stay if a read is rejected because the token was not renewed", async () => {
-  const world = new World();
-  world.haveUser();
-  const watch = watchJob(world.client, "j");
+  const watch = follow();
   await leap(1000);
   world.client.accessToken = () => Promise.reject(new Error("Auth is away"));
   world.database = "refuses";
   await watch.refresh();
   assert.deepEqual([watch.state.job?.id, watch.freshness], ["j", "offline"]);
-  watch.close();
 });
 
 test("followers share the reads of an outage", async () => {
-  const world = new World();
-  const watches = ["j", "k", "l"].map((id) => watchJob(world.client, id));
+  const watches = ["j", "k", "l"].map((id) => follow({}, id));
   await leap(1000);
   world.database = "away";
   await Promise.all(watches.map((watch) => watch.refresh()));
   const { reads } = world;
   await leap(60_000);
   assert.ok(world.reads - reads <= 25, `${world.reads - reads} reads`);
-  for (const watch of watches) watch.close();
 });
 
 test("few reads hang at the same time, and all of them end with the first response", async () => {
-  const world = new World({ read_takes: 1000 });
-  const watch = watchJob(world.client, "j");
+  world = new World({ read_takes: 1000 });
+  const watch = follow();
   await leap(9500);
   const hanging = world.signals.filter((signal) => !signal.aborted);
   assert.equal(hanging.length, 3);
@@ -443,22 +432,17 @@ test("few reads hang at the same time, and all of them end with the first respon
     [watch.state.job?.id, hanging.map(({ aborted }) => aborted)],
     ["j", [true, true, true]],
   );
-  watch.close();
 });
 
 test("two followers of a topic read as rarely as one", async () => {
-  const world = new World();
-  const watches = [1, 2].map(() => watchJob(world.client, "j"));
+  for (let n = 0; n < 2; n += 1) follow();
   await world.join({ check_seconds: 20 });
   const { reads } = world;
   await leap(60_000);
   assert.ok(world.reads - reads <= 4, `${world.reads - reads} reads`);
-  for (const watch of watches) watch.close();
 });
 
 test("a list announces each end once, also of jobs that are no longer in the list", async () => {
-  const world = new World();
-  world.haveUser();
   const rowsOf = (ids, status) => ids.map((id) => ({ id, status, last_seq: 0, created_at: "t" }));
   const many = Array.from({ length: 201 }, (_, n) => `many-${n}`);
   world.rows = rowsOf([...many, "stays"], "processing");
@@ -468,7 +452,7 @@ test("a list announces each end once, also of jobs that are no longer in the lis
   };
   const ends = [];
   const filter = { workspace_id: "w", status: "processing" };
-  const watch = watchJobs(world.client, filter, { onEnd: ({ id }) => ends.push(id) });
+  const watch = list(filter, { onEnd: ({ id }) => ends.push(id) });
   await world.join();
 
   world.rows = rowsOf(["stays"], "processing");
@@ -484,7 +468,6 @@ test("a list announces each end once, also of jobs that are no longer in the lis
   world.rows = [];
   await leap(3000);
   assert.equal(ends.length, 202);
-  watch.close();
 });
 
 test("a listener that throws disturbs no other", () => {
@@ -514,42 +497,36 @@ const progressTo = (percentage) => ({
 });
 
 test("a row that a message has overtaken changes nothing", async () => {
-  const world = new World();
-  const watch = watchJob(world.client, "j", { after: 0 });
+  const watch = follow({ after: 0 });
   await leap(100);
   world.takes = 1;
   await world.join();
   world.channel.broadcast(progressTo(50));
   await leap(1000);
   assert.equal(watch.state.progress.percentage, 50);
-  watch.close();
 });
 
 test("a list that a message has overtaken keeps the newer progress", async () => {
-  const world = new World({ read_takes: 1 });
-  const watch = watchJobs(world.client, { workspace_id: "w" });
+  world = new World({ read_takes: 1 });
+  const watch = list({ workspace_id: "w" });
   await leap(1500);
   await world.join();
   world.channel.broadcast(progressTo(50));
   await leap(1000);
   assert.equal(watch.state.jobs[0].progress.percentage, 50);
-  watch.close();
 });
 
 test("a job ends once its row has the result", async () => {
-  const world = new World();
-  const watch = watchJob(world.client, "j", { after: 0 });
+  const watch = follow({ after: 0 });
   await world.join();
   world.do({ read_takes: 1, commit: [2], end: true, message: [2] });
   const { ended } = watch;
   await leap(3000);
   assert.equal((await ended).result, "the result");
-  watch.close();
 });
 
 test("a list discards its rows and leaves its topic when its reader loses access", async () => {
-  const world = new World();
-  const watch = watchJobs(world.client, { workspace_id: "w" });
+  const watch = list({ workspace_id: "w" });
   await leap(500);
   assert.equal(watch.state.jobs.length, 1);
   await world.join();
@@ -558,13 +535,12 @@ test("a list discards its rows and leaves its topic when its reader loses access
   await watch.refresh();
 
   assert.deepEqual([watch.state.jobs, world.reconnects], [[], 1]);
-  watch.close();
 });
 
 test("a guest follows a job by a session's id, until the session has expired", async () => {
-  const world = new World({ log: [1, 2] });
+  world = new World({ log: [1, 2] });
   const options = { session_id: "s", history: true, historyLimit: 1 };
-  const watch = watchJob(world.client, "j", options);
+  const watch = follow(options);
   await leap(1000);
   assert.deepEqual([world.session, watch.state.job.id], ["s", "j"]);
   assert.deepEqual(
@@ -580,8 +556,7 @@ test("a guest follows a job by a session's id, until the session has expired", a
 });
 
 test("a wait for jobs returns their rows in the order of the ids", async () => {
-  const world = new World({ ended: true });
-  world.haveUser();
+  world = new World({ ended: true });
   world.slow = { j: 2 };
   const rows = waitAll(world.client, ["j", "k"]);
   await leap(5000);
@@ -593,8 +568,6 @@ test("a wait for jobs returns their rows in the order of the ids", async () => {
 });
 
 test("a wait for jobs that is aborted follows them no longer", async () => {
-  const world = new World();
-  world.haveUser();
   const controller = new AbortController();
   const { signal } = controller;
   const aborted = assert.rejects(waitAll(world.client, ["j"], { signal }), { name: "AbortError" });
@@ -607,13 +580,12 @@ test("a wait for jobs that is aborted follows them no longer", async () => {
 });
 
 test("a session is joined after its first job", async () => {
-  const world = new World();
   world.rows = [];
-  const watch = watchJobs(world.client, { session_id: "s" });
+  const watch = list({ session_id: "s" });
   await leap(10_000);
   assert.deepEqual([watch.state.isLoading, watch.freshness], [false, "polling"]);
   assert.equal(world.channel, null);
-  const other = watchJobs(world.client, { session_id: "s", status: "failed" });
+  const other = list({ session_id: "s", status: "failed" });
   await leap(100);
   assert.notEqual(world.channel, null);
   other.close();
@@ -621,13 +593,11 @@ test("a session is joined after its first job", async () => {
   await leap(5000);
   await world.join();
   assert.deepEqual([watch.state.jobs.length, watch.freshness], [1, "live"]);
-  watch.close();
 });
 
 test("a list whose reads find a new job without a message gets another channel", async () => {
-  const world = new World();
   const rows = [{ id: "b", status: "completed", created_at: "2026-11-20T08:00:02Z" }];
-  const watch = watchWorkspace(world.client, "w", { onRead: () => rows });
+  const watch = kept(watchWorkspace(world.client, "w", { onRead: () => rows }));
   await world.join();
   await leap(3000);
   rows.push({ id: "a", status: "failed", created_at: "2026-11-20T08:00:01Z" }); // moved up
@@ -636,18 +606,18 @@ test("a list whose reads find a new job without a message gets another channel",
   rows.unshift({ id: "c", status: "pending", created_at: "2026-11-20T08:00:03Z" });
   await leap(10_000);
   assert.deepEqual([watch.freshness, world.reconnects], ["polling", 1]);
-  watch.close();
 });
 
 test("a watch leaves a busy topic, and joins the topic again when its position is the same", async () => {
-  const world = new World();
   const delivered = [];
-  const watch = watchWorkspace(world.client, "w", {
-    isPausable: true,
-    silence: Infinity,
-    onRead: () => void (world.reads += 1),
-    onEvent: (one) => delivered.push(one),
-  });
+  const watch = kept(
+    watchWorkspace(world.client, "w", {
+      isPausable: true,
+      silence: Infinity,
+      onRead: () => void (world.reads += 1),
+      onEvent: (one) => delivered.push(one),
+    }),
+  );
   await world.join({ seq: "0" });
   await leap(10_000);
   const send = () => world.channel.broadcast(progressTo(50));
@@ -667,7 +637,6 @@ test("a watch leaves a busy topic, and joins the topic again when its position i
   await world.join({ seq: "3" });
   send();
   assert.deepEqual([delivered.length, world.reconnects, watch.freshness], [31, 1, "live"]);
-  watch.close();
 });
 
 for (const one of cases.order)
@@ -722,9 +691,8 @@ test("a page without a socket connects at least every five seconds", async () =>
     global: { fetch: async () => new Response(row) },
     realtime: { transport: ClosedSocket },
   });
-  const watch = watchJob(client, "j");
+  kept(watchJob(client, "j"));
   await leap(60_000);
   const pauses = attempts.slice(1).map((at, n) => at - attempts[n]);
   assert.ok(Math.max(...pauses) <= 5000, `the pauses are ${pauses}`);
-  watch.close();
 });
