@@ -2,10 +2,11 @@
 // draws the menu and header around the current page. build.mjs bundles this module with all modules
 // that it imports.
 
-import { chooseWorkspace, isManager, session, settings, signOut, start } from "./api.js";
+import { chooseWorkspace, isManager, problems, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
 import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
+import { toneOf } from "./lib/states.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
 import {
@@ -202,17 +203,28 @@ function Shell({ apps, user, workspace, workspaces }) {
   </div>`;
 }
 
-const Links = ({ nav, isCurrent }) =>
-  html`<ul>
+function Links({ nav, isCurrent }) {
+  const { attention = [] } = useStore(problems);
+  const count = attention.reduce((sum, group) => sum + group.jobs, 0);
+  const [tone] = attention.map(({ kind }) => toneOf(kind)).sort();
+  return html`<ul>
     ${nav.map(
       ({ path: to, label, icon }) => html`<li key=${to}>
         <a href=${to} aria-current=${isCurrent(to) ? "page" : undefined}>
           <${Icon} name=${icon} />
           ${label}
+          ${
+            count > 0 &&
+            to === "/jobs" &&
+            html`<span class="alert num" data-tone=${tone}>
+              ${count}<span class="hidden"> need attention</span>
+            </span>`
+          }
         </a>
       </li>`,
     )}
   </ul>`;
+}
 
 /**
  * Switch to another workspace and show a list, because the open page shows an object of the old

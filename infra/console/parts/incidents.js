@@ -55,7 +55,7 @@ const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 export function Incidents({ workspace, isApp }) {
   const { user } = useStore(session);
   const { path, query } = useStore(currentLocation);
-  const last = useMemo(() => ({ at: -Infinity }), []);
+  const last = useMemo(() => ({ at: -Infinity }), [isApp]);
   // another workspace or user must not see these findings and filters
   useLayoutEffect(
     () => () => {

@@ -338,7 +338,7 @@ function Tabs({ counts, filter }) {
     const jobs = trouble ? inTrouble(({ kind }) => kind === trouble) : 0;
     return {
       ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined, trouble },
-      href: listOf({ ...filter, state: name }),
+      href: listOf({ ...filter, state: name || "all" }),
       isCurrent: chosen === name,
       shown: (count > 0 || isMore) && atLeast(count, isMore),
       isEmpty: STATES[name] && count === 0 && !isMore && !isPart,

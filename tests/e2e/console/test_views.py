@@ -350,7 +350,8 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     visitor.open("/jobs?state=attention&queue=other")
     expect(page.get_by_text("No job in trouble matches")).to_be_visible()
     expect(page.locator("[data-group=attention] .group-count")).to_have_count(0)
-    visitor.open("/jobs?state=attention")
+    page.get_by_role("link", name="Jobs 2 need attention").click()
+    expect(page).to_have_url(re.compile("state=attention"))
     place = page.locator(".group-head", has_text="silent").locator(".job-note")
     expect(place).to_have_text("in step mail at invoices.py:42")
     bar = page.locator(".incidents")
@@ -412,7 +413,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     worker.settle(last, "failed", error=error)
     for lease in others:
         worker.settle(lease, "retry", error=error, retry_after_seconds=3600)
-    visitor = visit(ADA, "/jobs")
+    visitor = visit(ADA, "/jobs?state=all")
     page, order = visitor.page, list[str]()
 
     def note(event: str, url: str) -> None:
