@@ -218,7 +218,7 @@ async function token({ fresh = false } = {}) {
   const { data: renewed, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(
     onTimeout,
   );
-  const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
+  const isRefused = error?.status >= 400 && error.status < 500;
   if (error && !isRefused) {
     // an outage of Supabase Auth must not sign the user out
     throw new ApiError({

@@ -115,12 +115,11 @@ class JobElement extends Base {
     if (adopted && !sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
     if (adopted && !adopted.includes(sheet)) adopted.push(sheet);
     if (!this.#parts.state) this.#build();
-    const self = this;
     for (const name of ["client", "texts", "jobId"]) {
-      if (!Object.hasOwn(self, name)) continue;
-      const value = self[name]; // a property set before the definition hides the accessor
-      delete self[name];
-      self[name] = value;
+      if (!Object.hasOwn(this, name)) continue;
+      const value = this[name]; // a property set before the definition hides the accessor
+      delete this[name];
+      this[name] = value;
     }
     this.#update();
   }
@@ -186,8 +185,7 @@ class JobElement extends Base {
   }
 
   #text(name) {
-    const words = TEXTS[name];
-    return this.#texts[name] ?? words ?? name.charAt(0).toUpperCase() + name.slice(1);
+    return this.#texts[name] ?? TEXTS[name] ?? name.charAt(0).toUpperCase() + name.slice(1);
   }
 
   #announce(type) {

@@ -12,8 +12,7 @@ export const nextTheme = () => theme.set((now) => NAMES[(NAMES.indexOf(now) + 1)
 
 function apply(name) {
   localStorage.setItem(KEY, name);
-  if (name === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = name;
+  document.documentElement.style.colorScheme = name === "system" ? "" : name;
 }
 
 theme.subscribe(apply);

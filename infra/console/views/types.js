@@ -20,8 +20,7 @@ import { When } from "../parts/when.js";
 export const title = ({ name }) => name ?? "Types";
 
 const MAX_COUNTED = 1000;
-const isAlive = ({ state }) => state === "alive";
-const countAlive = ({ serving }) => serving.filter(isAlive).length;
+const countAlive = ({ serving }) => serving.filter(({ state }) => state === "alive").length;
 
 /**
  * Return the rank of a job type in the list. The list begins with types that are refused, followed

@@ -77,7 +77,7 @@ def mine(visit: Visit, worker: HandWorker, stack: RunningStack) -> Callable[...,
             "token": stack.sign_in("ada@acme.test"),
             **values,
         }
-        visitor = visit(None, "/jobs", allow=("status of 4", "of null"))
+        visitor = visit(None, allow=("status of 4", "of null"))
         page: Page = visitor.page
 
         def serve(route: Route) -> None:

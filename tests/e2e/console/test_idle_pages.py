@@ -52,6 +52,7 @@ class _Heart:
     """Advances a page's clock in steps, and waits after each for the server's replies."""
 
     def __init__(self, page: Page) -> None:
+        page.clock.install()
         self._page = page
         self._waiting: set[Any] = set()
         page.on("websocket", self._listen)
@@ -82,11 +83,18 @@ class _Heart:
         if event == "phx_leave" or (event == "system" and READY in str(payload)):
             self._waiting.discard(topic)
 
-    def beat(self) -> None:
-        """Advance the page's clock by a step, and wait for the server's replies."""
-        self._page.clock.run_for(STEP_MS)
-        while self._waiting:
-            self._page.wait_for_timeout(5)
+    def beat(self, steps: int = 1) -> None:
+        """Advance the page's clock in steps, and wait after each for the server's replies."""
+        for _ in range(steps):
+            self._page.clock.run_for(STEP_MS)
+            while self._waiting:
+                self._page.wait_for_timeout(5)
+
+    def rest(self, visitor: Visitor, path: str) -> None:
+        """Open a page, and wait until it has joined its topics."""
+        visitor.open(path)
+        visitor.settle()
+        self.beat(STEPS_TO_REST)
 
 
 def _requests_of(page: Page, heart: _Heart, *, steps: int = STEPS) -> list[str]:
@@ -95,22 +103,17 @@ def _requests_of(page: Page, heart: _Heart, *, steps: int = STEPS) -> list[str]:
 
     page.on("request", lambda one: asked.append(f"{one.method} {one.url.partition('?')[0]}"))
     page.on("websocket", lambda one: asked.append(f"socket {one.url.partition('?')[0]}"))
-    for _ in range(steps):
-        heart.beat()
+    heart.beat(steps)
     return [*asked]  # the page's later requests change the list
 
 
 def test_a_quiet_page_reads_rarely(visit: Visit) -> None:
     """A page of the console reads few times a minute if no job changes, and not while hidden."""
-    visitor = visit(ADA, "/jobs")
-    visitor.page.clock.install()
+    visitor = visit()
     heart = _Heart(visitor.page)
     requested = {}
     for path in (*LISTS, "/jobs?grouped=1"):
-        visitor.open(path)
-        visitor.settle()
-        for _ in range(STEPS_TO_REST):
-            heart.beat()
+        heart.rest(visitor, path)
         requested[path] = _requests_of(visitor.page, heart, steps=60_000 // STEP_MS)
     assert {path: found for path, found in requested.items() if len(found) > QUIET} == {}
     visitor.page.evaluate(HIDE)
@@ -120,15 +123,11 @@ def test_a_quiet_page_reads_rarely(visit: Visit) -> None:
 
 def test_a_busy_list_reads_what_it_shows(visit: Visit, worker: HandWorker) -> None:
     """A list of jobs that change reads only the columns that it shows, and problems more rarely."""
-    visitor = visit(ADA, "/jobs")
-    visitor.page.clock.install()
-    visitor.open("/jobs")
-    visitor.settle()
+    visitor = visit()
     heart = _Heart(visitor.page)
     worker.enqueue_many(20)
     [running] = worker.lease()
-    for _ in range(STEPS_TO_REST):
-        heart.beat()  # the page has read the first rows
+    heart.rest(visitor, "/jobs")
     finished: list[Request] = []
     visitor.page.on("requestfinished", lambda request: finished.append(request))
     for step in range(60_000 // STEP_MS):
@@ -213,14 +212,10 @@ def test_an_idle_tab_sends_no_requests(visit: Visit, paths: list[str]) -> None:
     """
     visitor = visit(ADA, "/plans")
     page = visitor.page
-    page.clock.install()
     heart = _Heart(page)
     repeated = {}
     for path in paths:
-        visitor.open(path)
-        visitor.settle()
-        for _ in range(STEPS_TO_REST):
-            heart.beat()  # the page joins its topics
+        heart.rest(visitor, path)
         asked = _requests_of(page, heart)
         repeated[path] = [one for one in asked if asked.count(one) > 1 and KEPT not in one]
     assert repeated == {path: [] for path in paths}

@@ -23,7 +23,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
 
     A user retries selected jobs or all jobs of an error.
     """
-    visitor = visit(ADA, "/jobs")
+    visitor = visit()
     page = visitor.page
     expect(page.get_by_text("No jobs yet")).to_be_visible()
     check_page(visitor)
@@ -76,7 +76,7 @@ def test_a_link_has_all_filters_of_a_list(visit: Visit, worker: HandWorker) -> N
     lease = worker.lease_one()
     worker.report(lease, pulse={"last": "output", "for_ms": 20_000, "memory_mb": 1})
     worker.run("update public.jobs set attempts = 2 where status = 'processing'")
-    visitor = visit(ADA, "/jobs")
+    visitor = visit()
     page = visitor.page
     rows, dialog = page.locator("tr.job-row"), page.get_by_role("dialog")
     note = page.locator(".state-note", has_text="streaming")
@@ -135,7 +135,7 @@ def test_a_sorted_list_has_all_jobs_after_a_burst(visit: Visit, worker: HandWork
 
 def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many(350)
-    page = visit(ADA, "/jobs").page
+    page = visit().page
     box, foot = page.locator(".table-scroll"), page.locator(".foot")
     held: list[Route] = []
 
@@ -167,7 +167,7 @@ def test_pages_that_arrive_during_a_refresh_stay(visit: Visit, worker: HandWorke
 
 def test_a_refresh_reads_only_the_rows_in_view(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many(150)
-    visitor = visit(ADA, "/jobs")
+    visitor = visit()
     page = visitor.page
     foot, box = page.locator(".foot"), page.locator(".table-scroll")
     expect(foot).to_have_text("100 jobs loaded, more below")
@@ -322,7 +322,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     pulse |= {"left_ms": 3_600_000, "code": "match('a$', line)"}
     worker.report(lease, pulse=pulse, step={"name": "mail", "for_ms": 1})
     misspell(worker, "s")
-    visitor = visit(ADA, "/jobs")
+    visitor = visit()
     page = visitor.page
     for status, short, shown in (
         ("pending", "No worker", "Queued, no worker"),
@@ -492,7 +492,7 @@ def test_an_outage_of_the_data_api_is_reported(
 ) -> None:
     """If the Data API hangs or fails, the page names what it could not read, and later reads it."""
     job_id = worker.enqueue()
-    visitor = visit(ADA, "/jobs", allow=(NETWORK,))
+    visitor = visit(allow=(NETWORK,))
     page = visitor.page
     expect(page.locator(".freshness")).to_have_text("Live")
     visitor.context.route("**/rest/v1/**", respond)
@@ -648,7 +648,7 @@ def test_sign_in_and_sign_out(visit: Visit) -> None:
     After a sign-out, a sign-in returns to the previous page. The next user does not see the
     problems of the previous one.
     """
-    visitor = visit(None, "/jobs")
+    visitor = visit(None)
     page = visitor.page
     check_page(visitor)
     findings = {"findings": [{"sentence": "A problem since 2026-11-20 08:36:55+00."}]}
@@ -670,7 +670,7 @@ def test_sign_in_and_sign_out(visit: Visit) -> None:
 def test_common_actions_work_by_keyboard(visit: Visit, worker: HandWorker) -> None:
     """A user finds, opens and cancels a job and opens the help by keyboard alone."""
     worker.enqueue({})
-    visitor = visit(ADA, "/jobs")
+    visitor = visit()
     page = visitor.page
     expect(page.locator("tr.job-row")).to_have_count(1)
     page.keyboard.press("?")

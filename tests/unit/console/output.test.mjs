@@ -81,25 +81,26 @@ for (let seed = 1; seed <= 200; seed += 1)
 
 test("a new attempt replaces the content of its own stream only", () => {
   const output = new Output();
-  output.add({ stream: "reply", attempt: 1, from: 0, next: 5, text: "Hello" });
-  output.add({ stream: "facts", attempt: 1, from: 0, next: 1, items: [1] });
+  output.add(pieceOf("reply", 1, [..."Hello"], 0, 5));
+  output.add(pieceOf("facts", 1, [1], 0, 1));
   const before = output.content;
   const begun = output.add({ stream: "reply", attempt: 2, from: 0, next: 0 });
-  assert.deepEqual(begun, [{ stream: "reply", attempt: 2, from: 0, next: 0, text: "" }]);
+  assert.deepEqual(begun, [pieceOf("reply", 2, [], 0, 0)]);
   assert.deepEqual(output.content, { reply: "", facts: [1] });
   assert.deepEqual(before, { reply: "Hello", facts: [1] }); // earlier objects do not change
-  const late = { stream: "reply", attempt: 1, from: 0, next: 9, text: "Hello you" };
+  const late = pieceOf("reply", 1, [..."Hello you"], 0, 9);
   assert.deepEqual(output.add(late), []);
-  output.add({ stream: "facts", attempt: 2, from: 3, next: 4, items: [4] });
+  const facts = [1, 2, 3, 4];
+  output.add(pieceOf("facts", 2, facts, 3, 4));
   assert.deepEqual([output.content.facts, output.hasGap], [[1], true]);
-  output.add({ stream: "facts", attempt: 2, from: 0, next: 3, items: [1, 2, 3] });
-  assert.deepEqual([output.content.facts, output.hasGap], [[1, 2, 3, 4], false]);
+  output.add(pieceOf("facts", 2, facts, 0, 3));
+  assert.deepEqual([output.content.facts, output.hasGap], [facts, false]);
 });
 
 test("a reader with an offset gets the rest, or all of another attempt", () => {
   const rest = (after) => {
     const output = new Output({ reply: after });
-    return output.add({ stream: "reply", attempt: 3, from: 0, next: 6, text: "🌍 said" });
+    return output.add(pieceOf("reply", 3, [..."🌍 said"], 0, 6));
   };
   const piece = { stream: "reply", attempt: 3, next: 6 };
   assert.deepEqual(rest({ attempt: 3, next: 2 }), [{ ...piece, from: 2, text: "said" }]);

@@ -107,7 +107,12 @@ export function withTimeout(run, limit) {
  * flight. The pause between two reads grows up to one second and is random, so that many pages do
  * not read at the same moment. The error of a server that stays busy does not count as an outage.
  */
-async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLimited) {
+async function retryWhileBusy(
+  read,
+  signal,
+  ms = READ_MS,
+  isRejected = ({ status }) => status === 429,
+) {
   const until = Date.now() + 0.8 * ms;
   for (let pause = 100; ; pause = Math.min(2 * pause, 1000)) {
     const response = await read();
@@ -117,7 +122,6 @@ async function retryWhileBusy(read, signal, ms = READ_MS, isRejected = isRateLim
   }
 }
 
-const isRateLimited = ({ status }) => status === 429;
 const BUSY_MS = 4000; // another call usually locks a job for milliseconds
 // a write can be repeated after a serialization failure, a deadlock or a lock timeout, because the
 // database has stored nothing
