@@ -338,6 +338,9 @@ export const withIdempotencyKey = (body) => ({
 /** Common start of the paths of the API's routes for a workspace. */
 export const WORKSPACE_PATH = "/api/workspaces/{workspace_id}";
 
+/** Return a function that reads a part of a job by a database function. */
+const readOf = (name) => (id, signal) => rpc(name, { p_job_id: id }, signal);
+
 export const jobs = {
   page: (filter, cursor, limit, signal) =>
     rpc("list_jobs", { p_filter: filter, p_cursor: cursor ?? null, p_limit: limit }, signal),
@@ -350,11 +353,11 @@ export const jobs = {
   /** Read the failed jobs, grouped by error. */
   failures: (workspaceId, signal) => rpc("dead_letters", { p_workspace_id: workspaceId }, signal),
   attempts: async (id, signal) => (await rpc("job_attempts", { p_job_id: id }, signal)).attempts,
-  steps: (id, signal) => rpc("job_steps", { p_job_id: id }, signal),
-  trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
+  steps: readOf("job_steps"),
+  trace: readOf("job_trace"),
   /** Explain why a job is in its state, and what the user can do. */
-  explain: (id, signal) => rpc("explain_job", { p_job_id: id }, signal),
-  get: (id) => rpc("get_job", { p_job_id: id }),
+  explain: readOf("explain_job"),
+  get: readOf("get_job"),
   create: route("POST /api/jobs"),
   cancel: route("POST /api/jobs/{job_id}/cancel"),
   retry: route("POST /api/jobs/{job_id}/retry"),
@@ -398,11 +401,12 @@ function explain(workspaceId) {
   return shared.read;
 }
 
+const readStatistics = (name) => (workspaceId, minutes, signal) =>
+  rpc(name, { p_workspace_id: workspaceId, p_minutes: minutes }, signal);
+
 export const engine = {
-  stats: (workspaceId, minutes, signal) =>
-    rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
-  series: (workspaceId, minutes, signal) =>
-    rpc("queue_series", { p_workspace_id: workspaceId, p_minutes: minutes }, signal),
+  stats: readStatistics("queue_stats"),
+  series: readStatistics("queue_series"),
   explain,
   pause: route(`POST ${WORKSPACE_PATH}/pause`),
   resume: route(`POST ${WORKSPACE_PATH}/resume`),

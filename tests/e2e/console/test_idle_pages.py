@@ -115,7 +115,7 @@ def test_a_quiet_page_reads_rarely(visit: Visit) -> None:
     for path in (*LISTS, "/jobs?grouped=1"):
         heart.rest(visitor, path)
         requested[path] = _requests_of(visitor.page, heart, steps=60_000 // STEP_MS)
-    assert {path: found for path, found in requested.items() if len(found) > QUIET} == {}
+    assert max(map(len, requested.values())) <= QUIET, requested
     visitor.page.evaluate(HIDE)
     heart.beat()
     assert [one for one in _requests_of(visitor.page, heart) if KEPT not in one] == []
@@ -249,5 +249,5 @@ def test_a_first_visit_sends_few_requests(
     job = worker.lease_one()["job"]
     every = (*LISTS, f"/jobs/{job['id']}", f"/types/{job['job_type']}", *paths)
     requested = {path: _first_visit(visit(ADA, ""), path) for path in every}
-    assert {path: found for path, found in requested.items() if len(found) > FIRST_VISIT} == {}
+    assert max(map(len, requested.values())) <= FIRST_VISIT, requested
     assert sum(requested["/jobs"].values()) < FIRST_LOAD_BYTES

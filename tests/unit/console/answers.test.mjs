@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
+import { after, before, beforeEach, test } from "node:test";
 import { createClient } from "@supabase/supabase-js";
 import {
   cancel,
@@ -55,6 +55,8 @@ before(async () => {
   });
 });
 
+beforeEach(() => (asked.length = 0));
+
 after(() => {
   server.close();
   server.closeAllConnections(); // supabase-js keeps connections open
@@ -87,7 +89,6 @@ for (const [name, none] of Object.entries(NONE)) {
   });
 
   test(`a change rejects ${name} and is not repeated`, async () => {
-    asked.length = 0;
     answers.push({ ...none, schema: to.schema });
     const refused = { name: "QueueError", status: 0, reachable: false };
     await assert.rejects(enqueue(client, "t", {}, to), refused);
@@ -154,14 +155,12 @@ for (const [name, ...refusals] of [
   ["another change of the person runs", busy("rate_limited", { limit: "calls_at_once" })],
 ])
   test(`a change is repeated while ${name}`, async () => {
-    asked.length = 0;
     answers.push(...refusals, { body: JSON.stringify(JOB) });
     assert.deepEqual(await cancel(client, ID, to), JOB);
     assert.equal(asked.length, refusals.length + 1);
   });
 
 test("a change of a job that stays locked fails after a few tries", async () => {
-  asked.length = 0;
   answers.push(...Array(50).fill(LOCKED));
   await assert.rejects(cancel(client, ID, to), { code: "job_busy" });
   assert.ok(asked.length > 2 && answers.length > 0);
@@ -205,7 +204,6 @@ const ODD = {
 
 for (const [name, payload] of Object.entries(ODD))
   test(`the client rejects a payload with ${name}`, async () => {
-    asked.length = 0;
     const refused = { name: "QueueError", code: "payload_invalid", status: 400, reachable: true };
     await assert.rejects(enqueue(client, "t", payload, to), refused);
     await assert.rejects(enqueueMany(client, [{ job_type: "t", payload }], to), refused);

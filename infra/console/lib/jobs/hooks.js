@@ -6,6 +6,7 @@ import { watchJobs } from "./watch.js";
 import { stateOf, watchJob } from "./watch-job.js";
 
 const NO_JOBS = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
+const NO_REQUEST = { id: null, isLoading: false, problem: null };
 
 /**
  * Create the hooks from `React`, from `preact/hooks`, or from a library with the same functions.
@@ -67,20 +68,20 @@ export function createHooks({ useState, useEffect, useRef }, client, defaults = 
    * Return `enqueue(payload)`, which adds a job of the type `jobType`, and the state of that job.
    */
   function useEnqueue(jobType, options) {
-    const [request, setRequest] = useState({ id: null, isLoading: false, problem: null });
+    const [request, setRequest] = useState(NO_REQUEST);
     const watched = useJob(request.id, options);
     return {
       ...watched,
       isLoading: request.isLoading || watched.isLoading,
       problem: request.problem ?? watched.problem,
       async enqueue(payload, more) {
-        setRequest({ id: null, isLoading: true, problem: null });
+        setRequest({ ...NO_REQUEST, isLoading: true });
         try {
           const { job } = await enqueue(getClient(), jobType, payload, { ...defaults, ...more });
-          setRequest({ id: job.id, isLoading: false, problem: null });
+          setRequest({ ...NO_REQUEST, id: job.id });
           return job;
         } catch (problem) {
-          setRequest({ id: null, isLoading: false, problem });
+          setRequest({ ...NO_REQUEST, problem });
           return null;
         }
       },
