@@ -3,6 +3,8 @@
 /** Any JSON value. */
 export type Json = string | number | boolean | null | Json[] | JsonObject;
 type JsonObject = { [name: string]: Json | undefined };
+/** The same fields, each of which may be missing or undefined. */
+type Optional<T> = { [K in keyof T]?: T[K] | undefined };
 
 /**
  * Your job types, each as `{ payload: …; result: …; output: … }`. If you declare at least one job
@@ -175,43 +177,41 @@ export type JobEvent = {
 /**
  * Options of a new job. The database replaces missing options by the defaults of the job type.
  */
-export type EnqueueOptions = {
-  queue?: string | undefined;
-  priority?: number | undefined;
-  scheduled_for?: string | undefined;
-  delay_seconds?: number | undefined;
-  max_attempts?: number | undefined;
-  timeout_seconds?: number | undefined;
+export type EnqueueOptions = Optional<{
+  queue: string;
+  priority: number;
+  scheduled_for: string;
+  delay_seconds: number;
+  max_attempts: number;
+  timeout_seconds: number;
   /**
    * Key that makes calls idempotent. A repeated call with the same key returns the job of the first
    * call.
    */
-  idempotency_key?: string | undefined;
-  concurrency_key?: string | undefined;
-  session_id?: string | undefined;
-  parent_id?: string | undefined;
-  deadline_at?: string | undefined;
+  idempotency_key: string;
+  concurrency_key: string;
+  session_id: string;
+  parent_id: string;
+  deadline_at: string;
   /**
    * Seconds within which the job must start after its creation or after `scheduled_for`. If the job
    * has not started by then, the database cancels the job.
    */
-  start_by_seconds?: number | undefined;
-  unique?:
-    | {
-        key: string;
-        until?: "leased" | "finished" | undefined;
-        on_conflict?: "skip" | "replace" | "raise" | undefined;
-      }
-    | undefined;
+  start_by_seconds: number;
+  unique: {
+    key: string;
+    until?: "leased" | "finished" | undefined;
+    on_conflict?: "skip" | "replace" | "raise" | undefined;
+  };
   /**
    * Seconds for debouncing. A new job with the same `unique` key within this time replaces the
    * earlier job.
    */
-  debounce_seconds?: number | undefined;
-  schema_version?: number | undefined;
-  tags?: string[] | undefined;
-  traceparent?: string | undefined;
-};
+  debounce_seconds: number;
+  schema_version: number;
+  tags: string[];
+  traceparent: string;
+}>;
 
 /** A job in the list of `enqueueMany`. */
 export type NewJob<T extends JobType = JobType> = {
@@ -328,23 +328,23 @@ export declare function answer(
 ): Promise<Job>;
 
 /** Times of a watch, in milliseconds. */
-export type Timing = {
+export type Timing = Optional<{
   /** Time between reads while Realtime is unavailable. */
-  pollingInterval?: number | undefined;
+  pollingInterval: number;
   /**
    * Maximum time until a read checks that no message was missed. With `Infinity`, the watch reads
    * only if the position of the Realtime topic has changed, which the server reports once a minute.
    */
-  silence?: number | undefined;
+  silence: number;
   /** Minimum time between reads that check that no message was missed. */
-  firstSilence?: number | undefined;
+  firstSilence: number;
   /** Time after a join within which Realtime must report that messages arrive. */
-  readyTimeout?: number | undefined;
+  readyTimeout: number;
   /** Time to wait for a missing event before the watch reads the event from the database. */
-  reorder?: number | undefined;
+  reorder: number;
   /** Time after which the first join of the topic counts as failed. */
-  joinTimeout?: number | undefined;
-};
+  joinTimeout: number;
+}>;
 
 /** State that a watch of a job reports. */
 export type WatchedJob<T extends JobType = JobType> = {
@@ -482,36 +482,36 @@ export declare function waitAll<T extends JobType = JobType>(
 /**
  * Filter for the jobs of a workspace or a session. A job matches if it meets all given conditions.
  */
-export type JobFilter = {
-  workspace_id?: string | undefined;
-  session_id?: string | undefined;
+export type JobFilter = Optional<{
+  workspace_id: string;
+  session_id: string;
   /** If true, the list contains only jobs that the signed-in user has enqueued. */
-  mine?: boolean | undefined;
-  user_id?: string | undefined;
-  status?: JobStatus | readonly JobStatus[] | undefined;
-  state?: JobState | readonly JobState[] | undefined;
-  job_type?: JobType | undefined;
-  queue?: string | undefined;
-  tag?: string | undefined;
-  parent_id?: string | undefined;
-  concurrency_key?: string | undefined;
+  mine: boolean;
+  user_id: string;
+  status: JobStatus | readonly JobStatus[];
+  state: JobState | readonly JobState[];
+  job_type: JobType;
+  queue: string;
+  tag: string;
+  parent_id: string;
+  concurrency_key: string;
   /** A worker that has run the job. */
-  worker_id?: string | undefined;
+  worker_id: string;
   /** Fields that the payload of a job must contain, with these values. */
-  payload?: JsonObject | undefined;
-  created_after?: string | undefined;
-  created_before?: string | undefined;
+  payload: JsonObject;
+  created_after: string;
+  created_before: string;
   /** Text that the error message of a job must contain. */
-  error?: string | undefined;
-  error_fingerprint?: string | undefined;
+  error: string;
+  error_fingerprint: string;
   /**
    * If false, the list does not contain jobs that the queue itself creates, such as webhook
    * deliveries.
    */
-  internal?: boolean | undefined;
-  search?: string | undefined;
-  ids?: readonly string[] | undefined;
-};
+  internal: boolean;
+  search: string;
+  ids: readonly string[];
+}>;
 /** A job in a list. A listed job has no payload and no result. */
 export type ListedJob = Omit<Job, "payload" | "result" | "streams">;
 export type WatchedJobs = {
