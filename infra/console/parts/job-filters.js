@@ -161,13 +161,14 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
   const [from, setFrom] = useState(asInput(rangeStart(filter.since)));
   const [to, setTo] = useState(asInput(filter.until));
   const listId = useId();
-  const columns = ["queue", "worker_id", "tags", "concurrency_key"];
+  const columns = ["queue", "worker_id", "tags", "concurrency_key", "error"];
   const { value: page } = useFetch(
     (signal) => jobs.page({ workspace_id: workspaceId, internal: false }, { columns }, 100, signal),
     [workspaceId],
   );
-  const suggested = (name) =>
-    new Set(page?.jobs.flatMap((job) => job[name === "tag" ? "tags" : name] ?? []));
+  const suggested = (name) => [
+    ...new Set(page?.jobs.flatMap((job) => job[name === "tag" ? "tags" : name] ?? [])),
+  ];
   const run = async () => {
     const isCustom = range === CUSTOM;
     onFilter({
@@ -192,7 +193,7 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
         input(label, texts[name] ?? "", (text) => setTexts((now) => ({ ...now, [name]: text })), {
           autocomplete: "off",
           spellcheck: "false",
-          placeholder: "Any",
+          placeholder: ["Any", ...suggested(name).slice(0, 1)].join(", such as "),
           list: `${listId}-${name}`,
         }),
       )}
@@ -200,7 +201,7 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
     ${Object.keys(TEXTS).map(
       (name) =>
         html`<datalist id=${`${listId}-${name}`}>
-          ${[...suggested(name)].map((value) => html`<option key=${value} value=${value}></option>`)}
+          ${suggested(name).map((value) => html`<option key=${value} value=${value}></option>`)}
         </datalist>`,
     )}
   <//>`;

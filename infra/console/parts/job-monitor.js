@@ -433,7 +433,10 @@ function GroupHead({
 }) {
   const { kind, error, since } = group;
   const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: [group] });
-  const name = `${subject} ${count}`;
+  // its tab counts only the jobs that wait for their next run
+  const isWhole = kind === "retrying" && jobs.length >= group.jobs;
+  const due = isWhole && jobs.filter(({ state }) => /queued|running/.test(state)).length;
+  const name = `${subject} ${count}${due ? `, ${due} of them due or running` : ""}`;
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
