@@ -310,11 +310,7 @@ export declare function retry(
 export declare function replay(
   client: Client,
   jobId: string,
-  options?: In & {
-    from_step?: string | undefined;
-    payload?: JsonObject | undefined;
-    idempotency_key?: string | undefined;
-  },
+  options?: In & Optional<{ from_step: string; payload: JsonObject; idempotency_key: string }>,
 ): Promise<{ job: Job; created: boolean; wake: boolean }>;
 /**
  * Answer the question that a job asks, and return the job. With the question's `name`, a late click
@@ -396,34 +392,35 @@ export interface JobWatch<T extends JobType = JobType> extends Watch<WatchedJob<
   readonly ended: Promise<Job<T>>;
 }
 export type JobOptions<T extends JobType = JobType> = Timing &
-  In & {
+  In &
+  Optional<{
     /**
      * Id of the guest session that grants access to the job. If `session_id` is set, the job's row
      * contains no payload.
      */
-    session_id?: string | undefined;
+    session_id: string;
     /**
      * If true, the watch also delivers past events. The watch keeps at most `historyLimit` events
      * (default 2,000).
      */
-    history?: boolean | undefined;
-    historyLimit?: number | undefined;
+    history: boolean;
+    historyLimit: number;
     /** Number `seq` of an event. The watch delivers only the events after this event. */
-    after?: number | undefined;
+    after: number;
     /** Function that the watch calls once for each event of the job, in order. */
-    onEvent?: ((event: JobEvent) => void) | undefined;
+    onEvent: (event: JobEvent) => void;
     /**
      * Function that the watch calls once when the job ends, or at the start of the watch if the job
      * has already ended.
      */
-    onEnd?: ((job: Job<T>) => void) | undefined;
-    onChange?: ((state: WatchedJob<T>) => void) | undefined;
+    onEnd: (job: Job<T>) => void;
+    onChange: (state: WatchedJob<T>) => void;
     /**
      * Function that the watch calls with all output so far, at most once per frame, and with the
      * complete output before `onEnd`.
      */
-    onOutput?: ((output: OutputOf<T>) => void) | undefined;
-  };
+    onOutput: (output: OutputOf<T>) => void;
+  }>;
 export declare function watchJob<T extends JobType = JobType>(
   client: Client,
   jobId: string,
@@ -455,18 +452,19 @@ export declare function outputOf<T extends JobType = JobType>(
   client: Client,
   jobId: string,
   name: StreamOf<T>,
-  options?: In & {
-    /** Id of the guest session that grants access to the job. */
-    session_id?: string | undefined;
-    /** Offset `next` of the last piece that the caller already has. */
-    from?: number | undefined;
-    /**
-     * Number `attempt` of the last piece that the caller already has. By default, this is the
-     * current attempt of the job.
-     */
-    attempt?: number | undefined;
-    signal?: AbortSignal | undefined;
-  },
+  options?: In &
+    Optional<{
+      /** Id of the guest session that grants access to the job. */
+      session_id: string;
+      /** Offset `next` of the last piece that the caller already has. */
+      from: number;
+      /**
+       * Number `attempt` of the last piece that the caller already has. By default, this is the
+       * current attempt of the job.
+       */
+      attempt: number;
+      signal: AbortSignal;
+    }>,
 ): AsyncGenerator<Piece, Job<T>, undefined>;
 
 /**
@@ -525,17 +523,18 @@ export declare function watchJobs(
   client: Client,
   filter: JobFilter,
   options?: Timing &
-    In & {
+    In &
+    Optional<{
       /** Maximum number of jobs in the list, from 1 to 200. Default 20. */
-      limit?: number | undefined;
-      onChange?: ((state: WatchedJobs) => void) | undefined;
-      onEvent?: ((event: JobEvent) => void) | undefined;
+      limit: number;
+      onChange: (state: WatchedJobs) => void;
+      onEvent: (event: JobEvent) => void;
       /**
        * Function that the watch calls once for each job that ends during the watch, even if the job
        * has left the list.
        */
-      onEnd?: ((job: ListedJob) => void) | undefined;
-    },
+      onEnd: (job: ListedJob) => void;
+    }>,
 ): Watch<WatchedJobs>;
 
 /**
@@ -543,15 +542,16 @@ export declare function watchJobs(
  * again.
  */
 export type TopicOptions = Timing &
-  In & {
+  In &
+  Optional<{
     /**
      * Function that the watch calls at the start, and each time when the workspace or session may
      * have changed. If `onRead` throws an error, the watch calls `onRead` again.
      */
-    onRead?: (() => Promise<unknown> | unknown) | undefined;
-    onEvent?: ((event: JobEvent) => void) | undefined;
-    onChange?: ((state: WatchedJobs) => void) | undefined;
-  };
+    onRead: () => Promise<unknown> | unknown;
+    onEvent: (event: JobEvent) => void;
+    onChange: (state: WatchedJobs) => void;
+  }>;
 export declare function watchWorkspace(
   client: Client,
   workspaceId: string,
