@@ -430,6 +430,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     expect(line.locator("li").first).to_contain_text("Correct what the error names.")
     expect(line.get_by_role("button", name="Retry", exact=True)).to_be_visible()
     check_page(visitor)
+    expect(page).to_have_title(re.compile(r"^\(1\) Jobs · "))
     press(page, "Collapse")
     expect(page.locator(".incidents :focus")).to_contain_text("1 problem")
     page.reload()
