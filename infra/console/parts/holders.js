@@ -43,16 +43,12 @@ export function Steps({ next, here, shown, buttonOf }) {
   const items = steps.map((step, index) => {
     const { words, command, path } = step;
     const button = buttonOf?.(words, index, steps);
+    const isLinked =
+      path && ![here, shown].includes(path) && !words.includes(path.replace("/jobs/", ""));
     return html`
       <${Sentence} text=${button ? words.replace(CANCEL, "") : words} /> ${button}
-      ${
-        path &&
-        path !== here &&
-        path !== shown &&
-        !words.includes(path.replace("/jobs/", "")) &&
-        html` <a href=${path}>${linkTo(path)}</a>`
-      }
-      ${isShown(step) && html` <${Command} text=${command} />`}
+      ${isLinked && html` <a href=${path}>${linkTo(path)}</a>`}
+      ${isShown(step) && html`${isLinked && " ·"} <${Command} text=${command} />`}
     `;
   });
   if (items.length === 0) return null;
