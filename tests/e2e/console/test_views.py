@@ -443,6 +443,18 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     assert order == ["request", "response"]
 
 
+def test_a_group_counts_its_jobs_that_run_again(visit: Visit, worker: HandWorker) -> None:
+    """The tab of its state counts only the jobs that wait for their next run."""
+    for delay in (3600, 3600, 0):
+        worker.enqueue()
+        error = {"type": "ValueError", "message": "the port is closed"}
+        worker.settle(worker.lease_one(), "retry", error=error, retry_after_seconds=delay)
+    worker.lease_one()
+    page = visit(ADA, "/jobs").page
+    again = "3 jobs retrying, 1 of them due or running"
+    expect(page.locator(".group-head > .strong")).to_contain_text(again)
+
+
 def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: HandWorker) -> None:
     silent = worker.enqueue()
     lease = worker.lease_one()
