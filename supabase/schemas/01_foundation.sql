@@ -814,7 +814,7 @@ begin
     perform queue.refuse(
       404,
       'workspace_not_found',
-      'workspace not found',
+      'workspace not found, or you are not its member',
       p_workspace_id::text
     );
   end if;
@@ -887,7 +887,7 @@ begin
     perform queue.refuse(
       404,
       'workspace_not_found',
-      'workspace not found',
+      'workspace not found, or you are not its member',
       p_workspace_id::text
     );
   elsif jsonb_array_length(v_mine) > 1 then

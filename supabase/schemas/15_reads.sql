@@ -1562,6 +1562,16 @@ from (
       ),
       ('request', 'Fix the request that was rejected ({code}).'),
       (
+        'sequence',
+        'A sequence has no further number ({code}). Raise its limit, or change the sequence and '
+          'its column to `bigint`.'
+      ),
+      (
+        'connections',
+        'All connections of the client were in use ({code}). Close each response, for example by '
+          '`with`, or allow more connections.'
+      ),
+      (
         'slow',
         'A call[ to {address}] took longer than its time limit ({code}). Raise the limit, or fix '
           'what the call waits for.[ If it waits for a lock, `minutehand status` can name the '
@@ -1976,7 +1986,8 @@ from (
         'Workers serve: {served}.][ The key of its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
-        'it again. Otherwise start its worker again. If one runs, check its key:|Otherwise, write '
+        'it again. Otherwise start its worker again. If one runs, check its key with '
+        'its file of settings (`-e`):|Otherwise, write '
         '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
         'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
         'check its code and the key of its worker:]',
@@ -4022,14 +4033,18 @@ select
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
-        when e.status in ('401', '407') or e.sqlstate ^@ '28' or e.errno ~ '^SMTP 53[45]'
+        when e.status in ('401', '407') or e.sqlstate ^@ '28'
+            or e.errno ~ '^(SMTP 53[45]|ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch)'
           then 'credentials'
+        when e.errno ~ '^(Throttling|TooManyRequests|SlowDown)' or e.status = '429' then 'rate'
         when e.status = '403' then 'forbidden'
-        when e.status = '429' then 'rate'
+        when e.sqlstate = '2200H' then 'sequence'
         when e.sqlstate ~ '^2[23]' then 'value'
         when e.sqlstate = '57014' then 'statement'
         when e.status ~ '^30[12378]' then 'redirect'
-        when e.status ^@ '4' or e.errno ^@ 'SMTP 5' then 'request'
+        when e.status ^@ '4' or e.errno ^@ 'SMTP 5'
+            or e.errno in ('InvalidHeader', 'LocalProtocolError')
+          then 'request'
         when e.sqlstate = '26000' then 'prepared'
         when e.sqlstate = '55P03' then 'lock'
         when e.errno = 'SQLITE_BUSY' then 'lock:file'
@@ -4040,6 +4055,7 @@ select
         when e.errno = 'EMFILE' then 'files'
         when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
         when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
+        when e.errno = 'PoolTimeout' then 'connections'
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'
@@ -4047,7 +4063,8 @@ select
             or e.errno in ('ECONNRESET', 'EOF', 'UNEXPECTED_EOF_WHILE_READING')
           then 'unavailable:closed'
         when e.errno = 'ECONNREFUSED' then 'unavailable:port'
-        when e.errno in ('EHOSTUNREACH', 'ENETUNREACH') then 'unavailable:route'
+        when e.errno in ('EHOSTUNREACH', 'ENETUNREACH', 'ConnectTimeout')
+          then 'unavailable:route'
         when e.errno ^@ 'EAI_' then 'unavailable:name'
         when e.errno = 'WRONG_VERSION_NUMBER' then 'unavailable:plain'
         when e.errno = 'CERTIFICATE_VERIFY_FAILED' then 'unavailable:certificate'

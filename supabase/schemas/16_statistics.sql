@@ -1128,7 +1128,7 @@ select coalesce(
       join queue.workers as w on w.worker = a.worker
       where j.id = any (p_ids[:20])
       group by 1, 2, w.worker
-      having count(*) >= 5 and count(*) = least(20, cardinality(p_ids))
+      having count(*) >= 3 and count(*) = least(20, cardinality(p_ids))
     ) as f
     cross join lateral (
       select n.finished_at, o.worker_id as other, o.version as other_version

@@ -258,7 +258,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     assert (said["reason"], "0 0 30 2 *" in said["cause"]) == ("no_processor", True)
     assert "Worker w2 served it, and its last recorded call was at" in said["sentence"]
     assert remedy_command(said) == "minutehand types other"
-    assert said["next"][1]["words"].endswith("start its worker again. If one runs, check its key:")
+    assert said["next"][1]["words"].endswith("with its file of settings (`-e`):")
     engine.revoke_keys()
     assert remedy_command(engine.explain(job_id)) == "minutehand token worker"
     engine.advance(200)
@@ -799,6 +799,13 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"errno": "ECONNREFUSED"}, "the other service is up"),
     ({"errno": "ECONNREFUSED", "variable": "HOST"}, "service is up"),
     ({"errno": "ENETUNREACH"}, "and the network"),
+    ({"errno": "ConnectTimeout"}, "cannot be reached (ConnectTimeout)"),
+    ({"errno": "PoolTimeout"}, "All connections of the client were in use"),
+    ({"errno": "LocalProtocolError"}, "Fix the request"),
+    ({"errno": "AccessDenied", "status": 403}, "refused the call (HTTP 403)"),
+    ({"errno": "ExpiredToken", "status": 400}, "Fix the credentials"),
+    ({"errno": "ThrottlingException", "status": 400}, "rate_limit"),
+    ({"sqlstate": "2200H"}, "A sequence has no further number"),
     ({"errno": "CERTIFICATE_VERIFY_FAILED"}, "trust its issuer"),
     ({"type": "WorkerLost"}, "Whether its process ended is unknown"),
     ({"type": "WorkerLost", "evidence": {"signal": "SIGKILL"}}, "The system sends SIGKILL"),

@@ -47,8 +47,12 @@ _CODES = {
     "BrokenProcessPool": "BrokenProcessPool",
     "ConnectionRefusedError": "ECONNREFUSED",
     "ConnectionResetError": "ECONNRESET",
+    "ConnectTimeout": "ConnectTimeout",
     "IncompleteRead": "EOF",
+    "InvalidHeader": "InvalidHeader",
+    "LocalProtocolError": "LocalProtocolError",
     "MemoryError": "ENOMEM",
+    "PoolTimeout": "PoolTimeout",
     "RemoteDisconnected": "EOF",
     "ServerDisconnectedError": "EOF",
     "TimeoutError": "TimeoutError",
@@ -144,7 +148,9 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
             codes["response"] = redactor.text(body)
             if found := re.search(r'"code": ?"(PGRST\d+)"', body):
                 codes["sqlstate"] = found[1]
-    if isinstance(cause, socket.gaierror):
+    if isinstance(code := _aws_field(response, "Error", "Code"), str):
+        codes["errno"] = text(code, 100)
+    elif isinstance(cause, socket.gaierror):
         codes["errno"] = _EAI.get(cause.errno or 0, "EAI_NONAME")
     elif isinstance(cause, ssl.SSLError):  # its attribute `errno` is no error of the system
         codes["errno"] = cause.reason
@@ -233,12 +239,19 @@ def _missing_variable(error: BaseException) -> object:
 def _status(error: BaseException, response: Any) -> int | None:
     """Return the HTTP status of an error's response, or of an error of a vendor's library."""
     values = [attribute(response, "status_code")]
+    values.append(_aws_field(response, "ResponseMetadata", "HTTPStatusCode"))
     values += [attribute(error, name) for name in ("status_code", "status")]
     if not type(error).__name__.startswith("SMTP"):  # its code is no HTTP status
         values.append(attribute(error, "code"))
     # only a response can be a redirect
     least = 300 if response is not None or isinstance(error, HTTPError) else 400
     return next((int(n) for n in values if isinstance(n, int) and least <= n <= 599), None)
+
+
+def _aws_field(response: Any, part: str, name: str) -> Any:
+    """Return a field in a response of botocore, or None for another response."""
+    fields = response.get(part) if type(response) is dict else None
+    return fields.get(name) if type(fields) is dict else None
 
 
 def _addresses(chain: list[BaseException], contacted: str | None) -> tuple[str | None, str | None]:

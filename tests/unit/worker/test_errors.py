@@ -28,6 +28,7 @@ import httpx
 import psycopg
 import pytest
 import uvloop
+from botocore.exceptions import ClientError
 from pydantic import AliasChoices, BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -79,6 +80,12 @@ def refused(body: bytes = b"") -> BaseException:
     return httpx.HTTPStatusError("no", request=request, response=response)
 
 
+def rejected_by_aws(code: str) -> BaseException:
+    """Return an error of a client of AWS."""
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    return ClientError(answer, "PutObject")
+
+
 class VendorError(Exception):
     """An error of a vendor's library, which keeps no response."""
 
@@ -103,6 +110,11 @@ class SMTPError(VendorError, TimeoutError):
         (ConnectionRefusedError("mail.test:587"), {"errno": "ECONNREFUSED"}),
         (OSError(errno.ENOSPC, "no space", "/tmp/a"), {"path": "/tmp/a"}),
         (IncompleteRead(b""), {"errno": "EOF"}),
+        (httpx.PoolTimeout("full"), {"errno": "PoolTimeout"}),
+        (httpx.ConnectTimeout("late"), {"errno": "ConnectTimeout"}),
+        (rejected_by_aws("AccessDenied"), {"status": 403}),
+        (VendorError(response={"Error": "no"}), {"errno": None}),
+        (rejected_by_aws("ThrottlingException"), {"errno": "ThrottlingException"}),
         (SMTPError(smtp_code=535), {"errno": "SMTP 535"}),
         (SMTPError(), {"errno": "TimeoutError"}),
         (TimeoutError(), {"errno": "TimeoutError"}),
