@@ -13,7 +13,8 @@ export const STATES = {
 
 /**
  * Return the colour (tone) of a kind of `attention`, or of a finding's reason. Red jobs need a
- * person: they failed, or no worker takes them. Amber jobs may go on by themselves: they retry, or are silent.
+ * person: they failed, or no worker takes them. Amber jobs may go on by themselves: they retry, or
+ * are silent.
  */
 export const toneOf = (kind) =>
   /^(failed|no.(worker|processor))$/.test(kind) ? "failed" : "waiting";

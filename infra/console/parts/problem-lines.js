@@ -146,11 +146,9 @@ export function briefOf({
           `${pluralize(failed.jobs, "job", failed.more)} failed`
         : `${named} ${kind}`,
     time: html`
-      ${
-        next
-          ? html`<${Age} at=${next} format=${nextAt} />`
-          : html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`
-      }${completed && `, ${number(completed)} completed in the last hour`}
+      ${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />${
+        next && html`, <${Age} at=${next} format=${nextAt} />`
+      }${completed && `, ${number(completed)} completed in 1 h`}
     `,
     cause: !own && causeOf(error),
   };
