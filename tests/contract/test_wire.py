@@ -182,8 +182,8 @@ def read_by_sql(engine: Engine) -> set[str]:
 def test_each_option_of_an_enqueue_is_known_by_all(engine: Engine) -> None:
     """Each option of an enqueue exists in Python, SQL, the npm types, tests and documentation."""
     source = (ROOT / "infra/console/npm/index.d.ts").read_text()
-    [body] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", source, re.DOTALL)
-    typed = set(re.findall(r"^  (\w+)\?:", body, re.MULTILINE))
+    [body] = re.findall(r"export type EnqueueOptions = Optional<\{\n(.*?)\n\}>;", source, re.DOTALL)
+    typed = set(re.findall(r"^  (\w+):", body, re.MULTILINE))
     fields = fields_of(models.EnqueueOptions).keys()
 
     comment = engine.one("select obj_description('enqueue_job'::regproc)")
