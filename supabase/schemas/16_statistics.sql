@@ -1219,6 +1219,8 @@ counted as materialized ( -- counts of a key are null if it was never counted
   select
     s.job_type,
     sum((s.counts ->> 'completed')::bigint) as completed,
+    max(s.at) filter (where (s.counts ->> 'completed')::bigint > 0)
+      + interval '5 minutes' as until,
     sum(
       (s.counts ->> 'retried')::bigint
       + (s.counts ->> 'failed')::bigint
@@ -1312,7 +1314,8 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'completed', (select nullif(c.completed, 0) from counted as c where c.job_type = r.job_type),
+    'completed', nullif(min(c.completed), 0),
+    'completed_until', min(c.until) filter (where c.until < p_now),
     'used', concat(
       concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
       ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs
@@ -1336,6 +1339,7 @@ select
     )
   end
 from retrying as r
+left join counted as c on c.job_type = r.job_type
 group by r.job_type, r.print
 union all
 select
@@ -2017,7 +2021,8 @@ begin
       'silent', f.data -> 'silent',
       'unserved', f.data -> 'unserved',
       'next_at', f.data -> 'next_at',
-      'completed', f.data -> 'completed'
+      'completed', f.data -> 'completed',
+      'completed_until', f.data -> 'completed_until'
     ) || g.said
       || jsonb_build_object('next', coalesce(f.data -> 'advice', '[]') || (g.said -> 'next'))
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
@@ -2100,14 +2105,15 @@ $$;
 comment on function public.explain_queue is
   'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
   'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next_at, '
-  'completed, next: [{kind, words, command, path, guess}]}], attention: [{workspace_id, kind, '
-  'job_type, jobs, more, job_ids, since, error, print, next, nearest, seen, reason}], holders: '
-  '[{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, job_types, keys}], '
-  'backlog, last_tick_seconds}. silent has the time of the last update of each silent job, '
-  'unserved the job types that no worker serves, completed the jobs of a type with retries that '
-  'completed in the last hour. attention has up to 200 ids of the jobs that are silent, have '
-  'no_worker, are retrying or failed in the last hour. print: identifies the error, and ends the '
-  'key of a finding about it. reason: of the finding about jobs that have no_worker. Only '
+  'completed, completed_until, next: [{kind, words, command, path, guess}]}], attention: '
+  '[{workspace_id, kind, job_type, jobs, more, job_ids, since, error, print, next, nearest, seen, '
+  'reason}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, '
+  'job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update of each '
+  'silent job, unserved the job types that no worker serves, completed the jobs of a type with '
+  'retries that completed in the last hour, completed_until a time after which none was counted. '
+  'attention has up to 200 ids of the jobs that are silent, have no_worker, are retrying or failed '
+  'in the last hour. print: identifies the error, and ends the key of a finding about it. reason: '
+  'of the finding about jobs that have no_worker. Only '
   'operators may omit p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',

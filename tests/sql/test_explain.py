@@ -611,6 +611,9 @@ def test_due_retries_are_found_beside_ready_jobs_of_many_types(engine: Engine) -
     found = engine.findings(ACME)["retrying_jobs"]
     assert (found["jobs"], found["completed"]) == (3, 1)
     assert "completed in the last hour: 1." in found["sentence"]
+    engine.elapse(400)
+    until = engine.findings(ACME)["retrying_jobs"]["completed_until"]
+    assert engine.now(-600) < datetime.fromisoformat(until) < engine.now()
 
 
 def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:

@@ -116,6 +116,7 @@ export function briefOf({
   own,
   next_at: next,
   completed,
+  completed_until: until,
   unserved,
 }) {
   const [group] = groups;
@@ -148,7 +149,9 @@ export function briefOf({
     time: html`
       ${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />${
         next && html`, <${Age} at=${next} format=${nextAt} />`
-      }${completed && `, ${number(completed)} completed in 1 h`}
+      }${completed && `, ${number(completed)} completed in 1 h`}${
+        until && html`, none counted for <${Age} at=${until} format=${roughAge} />`
+      }
     `,
     cause: !own && causeOf(error),
   };
