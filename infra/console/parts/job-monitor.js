@@ -169,7 +169,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
         ? html`<${Row}
           key=${row.id}
           row=${row}
-          known=${group?.error}
+          known=${group}
           trouble=${groups.get(row.id)}
           index=${index}
           isChosen=${chosen.has(row.id)}
@@ -405,13 +405,15 @@ const wholeError = ({ error, error_message: message }) =>
 const isCut = (error) => error.includes("\n") || error.length > (isPhone() ? 40 : 80);
 
 /**
- * Return the error of a job unless it is `known`, the line at which a silent job hangs, or null. The
- * error of a running job is that of an earlier attempt.
+ * Return the error of a job, the line at which a silent job hangs, or null. The head of the group
+ * `known` shows the same error, or the same line, for which the result is an empty text. The error
+ * of a running job is that of an earlier attempt.
  */
 function troubleOf({ status, error, error_message: message, attempts }, known, trouble) {
-  if (status === "processing" && trouble?.seen) return trouble.seen.replace(/its |\S*\//g, "");
+  if (status === "processing" && trouble?.seen)
+    return known ? "" : trouble.seen.replace(/its |\S*\//g, "");
   const hasFailed = /failed|pending/.test(status) || (status === "processing" && attempts > 1);
-  return message && hasFailed && error !== known ? error : null;
+  return message && hasFailed && error !== known?.error ? error : null;
 }
 
 /** Number of jobs that a large group shows until a person opens it. */
@@ -502,7 +504,7 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
   const error = troubleOf(row, known, trouble);
   const isEarlier = row.status === "processing" && error === row.error;
   const { message, stage } = (row.status !== "completed" && row.progress) || {};
-  const texts = [row.glimpse, error || questionOf(row.waiting_for) || message || stage].filter(
+  const texts = [row.glimpse, error ?? (questionOf(row.waiting_for) || message || stage)].filter(
     Boolean,
   );
   const whole = (text) => (text === row.error ? wholeError(row) : text);
