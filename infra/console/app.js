@@ -5,6 +5,7 @@
 import { chooseWorkspace, isManager, problems, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
+import { atLeast } from "./lib/format.js";
 import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
 import { toneOf } from "./lib/states.js";
 import { useStore } from "./lib/store.js";
@@ -205,7 +206,10 @@ function Shell({ apps, user, workspace, workspaces }) {
 
 function Links({ nav, isCurrent }) {
   const { attention = [] } = useStore(problems);
-  const count = attention.reduce((sum, group) => sum + group.jobs, 0);
+  // a silent retry is in two groups
+  const ids = new Set(attention.flatMap((group) => group.job_ids));
+  const count = attention.reduce((sum, group) => sum + group.jobs - group.job_ids.length, ids.size);
+  const isMore = attention.some(({ more }) => more);
   const [tone] = attention.map(({ kind }) => toneOf(kind)).sort();
   return html`<ul>
     ${nav.map(
@@ -217,7 +221,7 @@ function Links({ nav, isCurrent }) {
             count > 0 &&
             to === "/jobs" &&
             html`<span class="alert num" data-tone=${tone}>
-              ${count}<span class="hidden"> need attention</span>
+              ${atLeast(count, isMore)}<span class="hidden"> need attention</span>
             </span>`
           }
         </a>

@@ -411,7 +411,7 @@ const isCut = (error) => error.includes("\n") || error.length > (isPhone() ? 40 
  */
 function troubleOf({ status, error, error_message: message, attempts }, known, trouble) {
   if (status === "processing" && trouble?.seen)
-    return known ? "" : trouble.seen.replace(/its |\S*\//g, "");
+    return known ? "" : trouble.seen.replace("its ", "").replace(/\S*\/(?=\S+:\d+$)/, "");
   const hasFailed = /failed|pending/.test(status) || (status === "processing" && attempts > 1);
   return message && hasFailed && error !== known?.error ? error : null;
 }

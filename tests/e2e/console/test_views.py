@@ -320,7 +320,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     lease = worker.lease_one()
     pulse = {"last": "log", "for_ms": 7_300_000, "place": "invoices.py:42", "memory_mb": 1}
     pulse |= {"left_ms": 3_600_000, "code": "match('a$', line)"}
-    worker.report(lease, pulse=pulse, step={"name": "mail", "for_ms": 1})
+    worker.report(lease, pulse=pulse, step={"name": "units", "for_ms": 1})
     misspell(worker, "s")
     visitor = visit()
     page = visitor.page
@@ -331,12 +331,14 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
         visitor.open("/jobs?search=by_hand")
         row = page.locator(f"tr[data-status={status}]")
         expect(row.locator(".badge")).to_have_text(short)
+        if short != "No worker":
+            expect(row.locator(".bad")).to_have_text("in step units at invoices.py:42")
         row.click()
         expect(page.locator(".crumb a")).to_have_attribute("href", "/jobs?search=by_hand")
         expect(page.locator("h1 .badge")).to_have_text(shown)
         check_page(visitor)
     silent = re.compile(
-        r"Silent for 2 h.*, since its last log line, in its step mail at invoices.py"
+        r"Silent for 2 h.*, since its last log line, in its step units at invoices.py"
     )
     expect(page.locator(".explain")).to_have_text(silent)
     expect(page.locator(".explain")).to_contain_text("what match('a$', line) waits for")
@@ -352,7 +354,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     page.get_by_role("link", name="Jobs 2 need attention").click()
     expect(page).to_have_url(re.compile("state=attention"))
     place = page.locator(".group-head", has_text="silent").locator(".job-note")
-    expect(place).to_have_text("in step mail at invoices.py:42")
+    expect(place).to_have_text("in step units at invoices.py:42")
     bar = page.locator(".incidents")
     unserved = f"{worker.job_type}s: no worker, 1 job waiting"
     names = f"2 problems · {unserved} · {worker.job_type}: 1 job silent"
