@@ -1315,7 +1315,10 @@ select
     'jobs', sum(r.jobs),
     'error', min(r.error),
     'completed', nullif(min(c.completed), 0),
-    'completed_until', min(c.until) filter (where c.until < p_now),
+    'completed_until', case
+      when queue.statistics_stale_since(p_now) is null
+        then min(c.until) filter (where c.until < p_now)
+    end,
     'used', concat(
       concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
       ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs

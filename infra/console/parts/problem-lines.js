@@ -149,8 +149,10 @@ export function briefOf({
     time: html`
       ${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />${
         next && html`, <${Age} at=${next} format=${nextAt} />`
-      }${completed && `, ${number(completed)} completed in 1 h`}${
-        until && html`, none counted for <${Age} at=${until} format=${roughAge} />`
+      }${
+        until
+          ? html`, last success over <${Age} at=${until} format=${relative} />`
+          : completed && `, ${number(completed)} completed in 1 h`
       }
     `,
     cause: !own && causeOf(error),
