@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import io
 import os
 import resource
 import stat
@@ -30,6 +31,8 @@ _LIBRARY = {
     "queue": "a queue",
     "threading": "a threading",
 }
+#: Types of a program's outputs. A method of another type could be the user's.
+_OUTPUTS = asyncio.StreamReader, io.BufferedReader, io.FileIO, io.TextIOWrapper
 #: Frames with the lines that they execute, the outermost first.
 Frames = list[tuple[FrameType, int]]
 
@@ -94,6 +97,7 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
         if type(program) is Popen:
             pid, ended = program.pid, program.returncode
             outputs += [program.stdout, program.stderr]
+        outputs = [each for each in outputs if any(type(each) is kind for kind in _OUTPUTS)]
         if ended is None and pid and (name := _running_program(pid)):
             if "wait" in frame.f_code.co_name and any(map(_is_full, outputs)):  # not communicate
                 return f"the program {name}, whose unread output fills its buffer", "output"
@@ -102,7 +106,8 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
             return f"the program {name}, which keeps the output of an ended program open", None
     found: tuple[str | None, str | None] = None, None
     for frame, _ in frames[::-1]:
-        if (library := _LIBRARY.get(frame.f_globals.get("__name__", ""))) is None:
+        module = frame.f_globals.get("__name__")
+        if type(module) is not str or (library := _LIBRARY.get(module)) is None:
             break
         owner, _, method = frame.f_code.co_qualname.rpartition(".")
         if owner and method in _WAITS:

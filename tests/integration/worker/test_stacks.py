@@ -173,3 +173,26 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
     file = r"tests/integration/worker/test_stacks\.py:\d+"
     pattern = rf"opened\.wait\(\)\n{file} load\n{file} read\n\S+\.py:\d+ wait"
     assert re.fullmatch(pattern, found)
+
+
+def test_no_code_of_the_user_runs_while_a_wait_is_read() -> None:
+    """A user may replace the output of a program, and the name of a module."""
+
+    class Odd(str):
+        def __getattr__(self, _: str) -> Any:
+            raise RuntimeError
+
+        def __hash__(self) -> int:
+            raise RuntimeError
+
+    program: Any = subprocess.Popen(["sleep", "9"])
+    program.stdout = Odd()
+    module: Any = {"__name__": Odd()}
+    exec("import time\ndef call(): time.sleep(1)", module)
+    for call in (program.wait, module["call"]):
+        thread = threading.Thread(target=call, daemon=True, name="odd")
+        thread.start()
+        time.sleep(0.2)
+        awaited(running_frames(None, "odd"))
+        program.kill()
+        thread.join()
