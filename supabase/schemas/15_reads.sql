@@ -4055,7 +4055,7 @@ select
         when e.errno = 'EMFILE' then 'files'
         when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
         when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
-        when e.errno = 'PoolTimeout' then 'connections'
+        when e.errno = 'PoolTimeout' and e.type !~ '^psycopg' then 'connections'
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'

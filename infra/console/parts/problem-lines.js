@@ -151,7 +151,7 @@ export function briefOf({
         next && html`, <${Age} at=${next} format=${nextAt} />`
       }${
         until
-          ? html`, last success over <${Age} at=${until} format=${relative} />`
+          ? html`, last counted success over <${Age} at=${until} format=${relative} />`
           : completed && `, ${number(completed)} completed in 1 h`
       }
     `,
