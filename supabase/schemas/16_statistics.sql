@@ -1314,11 +1314,11 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'completed', nullif(min(c.completed), 0),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
     end,
+    'completed', nullif(min(c.completed), 0),
     'used', concat(
       concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
       ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs
