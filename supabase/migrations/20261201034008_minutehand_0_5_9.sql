@@ -2075,7 +2075,7 @@ select
         when e.errno = 'EMFILE' then 'files'
         when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
         when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
-        when e.errno = 'PoolTimeout' then 'connections'
+        when e.errno = 'PoolTimeout' and e.type !~ '^psycopg' then 'connections'
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'
@@ -2643,11 +2643,11 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'completed', nullif(min(c.completed), 0),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
     end,
+    'completed', nullif(min(c.completed), 0),
     'used', concat(
       concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
       ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs
