@@ -7,9 +7,9 @@ import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
 import { atLeast } from "./lib/format.js";
 import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
-import { toneOf } from "./lib/states.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
+import { setTitle } from "./lib/title.js";
 import {
   classes,
   html,
@@ -24,6 +24,7 @@ import {
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { Incidents } from "./parts/incidents.js";
+import { countJobs, worstTone } from "./parts/problem-lines.js";
 import { Shortcuts } from "./parts/shortcuts.js";
 import { choice } from "./parts/field.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
@@ -206,11 +207,8 @@ function Shell({ apps, user, workspace, workspaces }) {
 
 function Links({ nav, isCurrent }) {
   const { attention = [] } = useStore(problems);
-  // a silent retry is in two groups
-  const ids = new Set(attention.flatMap((group) => group.job_ids));
-  const count = attention.reduce((sum, group) => sum + group.jobs - group.job_ids.length, ids.size);
+  const count = countJobs(attention);
   const isMore = attention.some(({ more }) => more);
-  const [tone] = attention.map(({ kind }) => toneOf(kind)).sort();
   return html`<ul>
     ${nav.map(
       ({ path: to, label, icon }) => html`<li key=${to}>
@@ -220,7 +218,7 @@ function Links({ nav, isCurrent }) {
           ${
             count > 0 &&
             to === "/jobs" &&
-            html`<span class="alert num" data-tone=${tone}>
+            html`<span class="alert num" data-tone=${worstTone(attention)}>
               ${atLeast(count, isMore)}<span class="hidden"> need attention</span>
             </span>`
           }
@@ -278,8 +276,7 @@ function View({ route, params, workspace, user, apps }) {
   // focus from an element that the person has just selected
   useLayoutEffect(() => {
     if (!module) return;
-    const titles = [module.title?.(params) ?? "Console", workspace?.name, "Minutehand"];
-    document.title = titles.filter(Boolean).join(" · ");
+    setTitle({ words: [module.title?.(params) ?? "Console", workspace?.name] });
     if (firstView) firstView = false;
     else box.current?.querySelector("h1")?.focus({ preventScroll: true });
     scrollTo(0, 0);

@@ -173,7 +173,7 @@ function commonOf(jobs, field) {
   return other ? null : value;
 }
 
-/** Count jobs by the value of a field, as `3 running, 1 queued.` One value needs no count. */
+/** Count jobs by the value of a field, as `3 running, 1 queued`. One value needs no count. */
 function countsBy(jobs, field) {
   const groups = [...Map.groupBy(jobs, (job) => job[field])];
   const sizes = groups
@@ -181,7 +181,7 @@ function countsBy(jobs, field) {
     .map(([value, { length }]) => `${number(length)} ${value}`);
   const rest = sizes.splice(8).length;
   if (groups.length === 1) return "";
-  return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}.`;
+  return `${sizes.join(", ")}${rest > 0 ? ` and ${number(rest)} more` : ""}`;
 }
 
 /** Return the words of an action, such as `Run 3 jobs now`. */
@@ -211,8 +211,9 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
   const isSure = await confirm({
     title: `${wordsOf(action, names, as)}?`,
     text: [
-      countsBy(found.jobs, "state"),
-      countsBy(found.jobs, "job_type"),
+      ...["state", "job_type"]
+        .map((field) => countsBy(found.jobs, field))
+        .map((counts) => counts && `${counts}.`),
       text(valuesOf(found.jobs, "state"), types, isOne),
       ...notes,
     ]
@@ -308,7 +309,7 @@ export function Selection({ picked, state, query, workspaceId, done }) {
         ? nameJobs(jobs, { kind, type: null }).replace(/ jobs?$/, "")
         : valuesOf(jobs, "state").length > 2
           ? `${number(jobs.length)} not ended`
-          : countsBy(jobs, "state").slice(0, -1);
+          : countsBy(jobs, "state");
     return actionButton(act, names, action === "copy" ? "quiet" : undefined, done);
   };
   const buttons = BULK.map(button).filter(Boolean);

@@ -6,6 +6,7 @@ import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
+import { setTitle } from "../lib/title.js";
 import {
   foldButton,
   html,
@@ -121,7 +122,10 @@ export function Incidents({ workspace, isApp }) {
   else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
     lines.unshift({ tone: "failed", sentence: NOT_READ, cause: read.error.message });
-  useTitleCount(lines.length);
+  useLayoutEffect(() => {
+    setTitle({ count: lines.length });
+    return () => setTitle({ count: 0 });
+  }, [lines.length]);
   if (lines.length === 0) return null;
   const here = path === "/overview" ? path : [path, query].filter(String).join("?");
   const collapse = (ids) => {
@@ -174,20 +178,6 @@ export function Incidents({ workspace, isApp }) {
           `
     }
   </section>`;
-}
-
-/** Begin the title of each page with the number of problems, which a tab in the background shows. */
-function useTitleCount(count) {
-  useLayoutEffect(() => {
-    const update = () => {
-      const title = document.title.replace(/^(\(\d+\) )?/, count > 0 ? `(${count}) ` : "");
-      if (title !== document.title) document.title = title; // the same title is a change too
-    };
-    update();
-    const observer = new MutationObserver(update);
-    observer.observe(document.querySelector("title"), { childList: true });
-    return () => observer.disconnect();
-  }, [count]);
 }
 
 /** Return whether a page is the list of the jobs that need attention. */

@@ -24,7 +24,17 @@ import { Remedy, Selection } from "./bulk-actions.js";
 import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
-import { Advice, adviceOf, briefOf, causeOf, keyOf, useGroups, useLines } from "./problem-lines.js";
+import {
+  Advice,
+  adviceOf,
+  briefOf,
+  causeOf,
+  countJobs,
+  keyOf,
+  useGroups,
+  useLines,
+  worstTone,
+} from "./problem-lines.js";
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
@@ -331,7 +341,7 @@ function Tabs({ counts, filter }) {
     rows
       ? rows.filter(({ id, state }) => IN_TROUBLE.includes(state) && isMatch(groups.get(id) ?? {}))
           .length
-      : listed.filter(isMatch).reduce((sum, group) => sum + group.jobs, 0);
+      : countJobs(listed.filter(isMatch));
   const entry = (name, word, tone, count = counts.states[name] ?? 0) => {
     const isMore = most.includes(name);
     const trouble = TROUBLES[name];
@@ -353,9 +363,7 @@ function Tabs({ counts, filter }) {
           entry(
             "attention",
             "Needs attention",
-            (rows?.flatMap(({ id }) => groups.get(id) ?? []) ?? listed)
-              .map(({ kind }) => toneOf(kind))
-              .sort()[0],
+            worstTone(rows?.flatMap(({ id }) => groups.get(id) ?? []) ?? listed),
             total,
           ),
         ]
@@ -523,9 +531,10 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
       <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.map(whole).join("\n")}>
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text) => {
-          const isBad = text === error && (isEarlier ? "bad muted" : "bad");
-          return html`<span key=${text} class=${classes("job-note", isBad)} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
-            ${isBad === "bad muted" && "earlier: "}${isBad && isPhone() ? causeOf(text) : text}
+          const isBad = text === error;
+          const note = classes("job-note", isBad && "bad", isBad && isEarlier && "muted");
+          return html`<span key=${text} class=${note} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
+            ${isBad && isEarlier && "earlier: "}${isBad && isPhone() ? causeOf(text) : text}
           </span>`;
         })}
       </a>

@@ -13,6 +13,16 @@ import { Age } from "./when.js";
 export const keyOf = ({ kind, job_type: type, print }) =>
   [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
 
+/** Return the number of jobs in groups of `attention`. A silent retry is in two groups. */
+export const countJobs = (groups) =>
+  groups.reduce(
+    (sum, { jobs, job_ids: ids }) => sum + jobs - ids.length,
+    new Set(groups.flatMap(({ job_ids: ids }) => ids)).size,
+  );
+
+/** Return the tone of the worst group, if any. */
+export const worstTone = (groups) => groups.map(({ kind }) => toneOf(kind)).sort()[0];
+
 /** Return a number that is higher for problems that a person must resolve. */
 const rankOf = ({ verdict, tone, reason }) =>
   verdict === "fail" ? 3 : tone === "failed" ? 2 : Number(reason === "silent_jobs");

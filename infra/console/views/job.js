@@ -21,6 +21,7 @@ import { setText } from "../lib/jobs/page.js";
 import { ENDED } from "../lib/jobs/ended.js";
 import { listAddress } from "../lib/router.js";
 import { nextRunOf, stateOf } from "../lib/states.js";
+import { setTitle } from "../lib/title.js";
 import { rowsOf, totalsOf } from "../lib/waterfall.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
 import {
@@ -141,8 +142,7 @@ function JobDetails({ watch, job }) {
   const { word } = stateOf(useJobState(job));
   useEffect(() => {
     const { workspace } = session.get();
-    const words = [job.job_type, word.toLowerCase(), workspace?.name, "Minutehand"];
-    document.title = words.filter(Boolean).join(" · ");
+    setTitle({ words: [job.job_type, word.toLowerCase(), workspace?.name] });
   }, [word]);
   // Move the focus to the heading of the job, because the heading of the loading page had the focus
   // and was removed.

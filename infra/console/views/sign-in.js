@@ -3,6 +3,7 @@
 
 import { session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
+import { setTitle } from "../lib/title.js";
 import { html, useLayoutEffect, useState } from "../lib/ui.js";
 import { useForm } from "../parts/dialog.js";
 import { field } from "../parts/field.js";
@@ -15,7 +16,7 @@ export function SignIn() {
   const { reason } = useStore(session);
   const demo = settings().demoAccounts ?? [];
   // the next user must not see the name of a job or workspace
-  useLayoutEffect(() => void (document.title = "Minutehand"), []);
+  useLayoutEffect(() => setTitle({ words: [] }), []);
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">See and control your background jobs.</p>

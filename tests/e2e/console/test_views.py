@@ -353,6 +353,8 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(page.locator("[data-group=attention] .group-count")).to_have_count(0)
     page.get_by_role("link", name="Jobs 2 need attention").click()
     expect(page).to_have_url(re.compile("state=attention"))
+    expect(page.locator("[data-group=attention]")).to_have_text("Needs attention 2")
+    expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
     place = page.locator(".group-head", has_text="silent").locator(".job-note")
     expect(place).to_have_text("in step units at invoices.py:42")
     bar = page.locator(".incidents")
