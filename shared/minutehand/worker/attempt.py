@@ -312,7 +312,7 @@ class Attempt:
         The first update after a silence also sends a pulse, so that people no longer see the job as
         silent. After the end of the processor, a pulse reports that the outcome is not stored yet.
         """
-        now, updates, sent = self._environment.clock.monotonic(), self.updates, self._sent_state
+        now, sent = self._environment.clock.monotonic(), self._sent_state
         was_silent = has_updates and sent is not None and sent[0] < now - PULSE_SECONDS
         if not (now >= self._pulse_at or was_silent):
             return None
@@ -323,6 +323,16 @@ class Attempt:
                 return None
             ended_ms = round((now - self.ended_at) * 1000)
             return Pulse(last="end", for_ms=ended_ms, memory_mb=peak_memory_mb())
+        try:
+            return self._sample(now)
+        except Exception:  # of an object of the user; other jobs share the report
+            extra = {"event": "pulse.failed", **self.names}
+            logger.warning("A job could not be sampled", extra=extra, exc_info=True)
+            return None
+
+    def _sample(self, now: float) -> Pulse | None:
+        """Return what the processor does now, or None if nothing has changed."""
+        updates = self.updates
         frames = running_frames(*self._code())
         sessions, memory = database_sessions(frames), peak_memory_mb()
         beside = None if self.batch is None else 0 if self._is_suspended else self.batch.others

@@ -44,9 +44,11 @@ def running_frames(task: asyncio.Task[Any] | None, thread: str) -> Frames:
         if candidate.name == thread and candidate.ident in running:
             return [*walk_stack(running[candidate.ident])][::-1]
     frames = [] if task is None else [*_awaited(task.get_coro())]
-    if frames and frames[-1][0].f_code is asyncio.to_thread.__code__:
-        # `to_thread` runs each call in a context of its own, so the context identifies the thread
-        context = frames[-1][0].f_locals["ctx"]
+    last = frames[-1][0] if frames else None
+    if last and last.f_code is asyncio.to_thread.__code__ and "ctx" in last.f_locals:
+        # `to_thread` runs each call in a context of its own, so the context identifies the thread.
+        # It has no context before it starts.
+        context = last.f_locals["ctx"]
         frames += next(filter(None, (_called_in(context, top) for top in running.values())), [])
     return frames
 
@@ -94,9 +96,10 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
             pid, ended = names["pid"], transport.get_returncode()
             outputs = [names["stdout"], names["stderr"]]
             program = transport.get_extra_info("subprocess")  # uvloop has none
-        if type(program) is Popen:
-            pid, ended = program.pid, program.returncode
-            outputs += [program.stdout, program.stderr]
+        if type(program) is Popen:  # a new one has no fields yet
+            names = vars(program)
+            pid, ended = names.get("pid", 0), names.get("returncode")
+            outputs += [names.get("stdout"), names.get("stderr")]
         outputs = [each for each in outputs if any(type(each) is kind for kind in _OUTPUTS)]
         if ended is None and pid and (name := _running_program(pid)):
             if "wait" in frame.f_code.co_name and any(map(_is_full, outputs)):  # not communicate

@@ -18,7 +18,7 @@ import uvloop
 from minutehand.queue.models import JobId
 from minutehand.worker import Job, JobContext, Registry, attempt, current_job
 from minutehand.worker.current_job import JobExecutor, RecordedCoroutine
-from minutehand.worker.stacks import awaited, database_sessions, running_frames
+from minutehand.worker.stacks import Frames, awaited, database_sessions, running_frames
 from tests.integration.worker.test_clocks import working
 from tests.support.engine import Engine, Json
 from tests.support.patience import until
@@ -61,16 +61,16 @@ def test_the_program_for_which_a_processor_waits_is_found(
     async def wait() -> None:
         asyncio.get_running_loop().set_default_executor(JobExecutor())
         pipe: Any = {"stderr": subprocess.PIPE}
-        shell = f"head -c {size} /dev/zero >&2; exec sleep 9"
+        shell = f"TOKEN=a/b; head -c {size} /dev/zero >&2; exec sleep 9"
         popen: Any = partial(subprocess.Popen, shell, shell=True, **pipe)
         one = await asyncio.to_thread(popen)
         other = await asyncio.create_subprocess_shell(shell, **pipe)
         waits = [*map(asyncio.create_task, (asyncio.to_thread(one.wait), other.wait()))]
-        await asyncio.sleep(0.4)
         for task, pid in zip(waits, (one.pid, other.pid), strict=True):
-            text, found = wait_of(task)
-            assert re.match(rf"the program (sh|sleep) \(pid {pid}\)", text or "")
-            assert found == kind
+            name = "sh" if kind else "sleep"  # the shell waits until someone reads its output
+            unread = ", whose unread output fills its buffer" if kind else ""
+            expected = f"the program {name} (pid {pid}){unread}", kind
+            await asyncio.to_thread(until, lambda task=task, to=expected: wait_of(task) == to)
         one.kill()
         other.kill()
         one.stderr.close()
@@ -103,14 +103,18 @@ async def test_the_object_for_which_a_processor_waits_is_found() -> None:
         (asyncio.to_thread(result.result), ("a concurrent.futures.Future", None)),
     ):
         task = asyncio.create_task(wait)
-        await asyncio.sleep(0.05)
-        assert wait_of(task) == found
+        wait_of(task)  # can be read before the task starts
+        await asyncio.to_thread(until, lambda task=task, to=found: wait_of(task) == to)
         task.cancel()
     result.set_result(1)
 
 
 async def test_a_lazy_object_of_the_processor_is_not_evaluated() -> None:
-    class Lazy:
+    class Kind(type):
+        def __eq__(cls, other: object) -> bool:
+            raise RuntimeError("evaluated")
+
+    class Lazy(metaclass=Kind):
         @property  # type: ignore[misc]
         def __class__(self) -> Any:
             raise RuntimeError("evaluated")
@@ -147,36 +151,96 @@ async def test_a_coroutine_that_blocks_the_event_loop_is_measured(
 async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job's line is the innermost of its project, here in a thread."""
+    """A job's line is the innermost of its project, in a coroutine, in a thread or in both."""
     monkeypatch.setattr(attempt, "PULSE_SECONDS", 0.1)
     monkeypatch.setattr(attempt, "REPORT_SECONDS", 0.1)
-    registry, opened = Registry(), threading.Event()
+    registry = Registry()
+    opened, opened_in_thread = asyncio.Event(), threading.Event()
 
-    def read() -> None:
-        opened.wait()
+    async def read() -> None:
+        await opened.wait()
+
+    def read_in_thread() -> None:
+        opened_in_thread.wait()
+
+    @registry.processor("awaits", payload=dict)
+    async def load(job: Job[Json], ctx: JobContext) -> None:
+        await read()
+
+    @registry.processor("awaits a thread", payload=dict)
+    async def load_by_thread(job: Job[Json], ctx: JobContext) -> None:
+        await asyncio.to_thread(read_in_thread)
 
     @registry.processor("blocks", payload=dict)
-    def load(job: Job[Json], ctx: JobContext) -> None:
-        read()
+    def load_in_thread(job: Job[Json], ctx: JobContext) -> None:
+        read_in_thread()
 
-    def calls() -> str:
+    def calls(job_id: str) -> str:
         data = engine.explain(job_id)["data"]
         return "\n".join([data.get("code", ""), *data.get("stack", [])]).strip()
 
+    asyncio.get_running_loop().set_default_executor(JobExecutor())
+    types = ("awaits", "blocks", "awaits a thread")
     async with working(engine, registry, timedelta()) as worker:
-        job_id = engine.enqueue(job_type="blocks")
+        jobs = [engine.enqueue(job_type=name) for name in types]
         tick = asyncio.create_task(worker.tick())
-        found = await asyncio.to_thread(until, calls)
+        found = [await asyncio.to_thread(until, partial(calls, job_id)) for job_id in jobs]
         opened.set()
+        opened_in_thread.set()
         await tick
 
     file = r"tests/integration/worker/test_stacks\.py:\d+"
-    pattern = rf"opened\.wait\(\)\n{file} load\n{file} read\n\S+\.py:\d+ wait"
-    assert re.fullmatch(pattern, found)
+    library = r"\n\S+\.py:\d+ wait"
+    assert re.fullmatch(rf"await opened\.wait\(\)\n{file} load\n{file} read{library}", found[0])
+    assert re.fullmatch(
+        rf"opened_in_thread\.wait\(\)\n{file} load_in_thread\n{file} read_in_thread{library}",
+        found[1],
+    )
+    assert re.fullmatch(
+        rf"opened_in_thread\.wait\(\)\n{file} load_by_thread\n{file} read_in_thread{library}",
+        found[2],
+    )
+
+
+async def test_a_job_that_cannot_be_sampled_runs_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error does not end the reports of the worker, which all jobs need."""
+    monkeypatch.setattr(attempt, "PULSE_SECONDS", 0.1)
+    monkeypatch.setattr(attempt, "REPORT_SECONDS", 0.1)
+    registry, opened = Registry(), asyncio.Event()
+
+    class Odd(psycopg.AsyncConnection[Any]):
+        @property
+        def closed(self) -> bool:
+            raise RuntimeError("not yet connected")
+
+        async def hold(self) -> None:
+            await opened.wait()
+
+    @registry.processor("odd", payload=dict)
+    async def hold(job: Job[Json], ctx: JobContext) -> None:
+        await Odd.__new__(Odd).hold()
+
+    def has_failed() -> bool:
+        return any(getattr(one, "event", "") == "pulse.failed" for one in caplog.records)
+
+    async with working(engine, registry, timedelta()) as worker:
+        job_id = engine.enqueue(job_type="odd")
+        tick = asyncio.create_task(worker.tick())
+        await asyncio.to_thread(until, has_failed)
+        opened.set()
+        await tick
+
+    assert engine.get(job_id)["status"] == "completed"
 
 
 def test_no_code_of_the_user_runs_while_a_wait_is_read() -> None:
     """A user may replace the output of a program, and the name of a module."""
+
+    def frames_of(thread: str) -> Frames | None:
+        frames = running_frames(None, thread)
+        return frames if any(frame.f_code.co_name == "wait" for frame, _ in frames) else None
 
     class Odd(str):
         def __getattr__(self, _: str) -> Any:
@@ -185,14 +249,16 @@ def test_no_code_of_the_user_runs_while_a_wait_is_read() -> None:
         def __hash__(self) -> int:
             raise RuntimeError
 
-    program: Any = subprocess.Popen(["sleep", "9"])
+    program: Any = subprocess.Popen(["sleep", "99"])
     program.stdout = Odd()
+    new = subprocess.Popen.__new__(subprocess.Popen)  # its fields follow
     module: Any = {"__name__": Odd()}
-    exec("import time\ndef call(): time.sleep(1)", module)
-    for call in (program.wait, module["call"]):
-        thread = threading.Thread(target=call, daemon=True, name="odd")
-        thread.start()
-        time.sleep(0.2)
-        awaited(running_frames(None, "odd"))
-        program.kill()
-        thread.join()
+    exec("import time\ndef wait(self): time.sleep(99)", module)
+    calls = program.wait, partial(module["wait"], None), partial(module["wait"], new)
+    for number, call in enumerate(calls):
+        name = f"odd {number}"
+        threading.Thread(target=call, daemon=True, name=name).start()
+        frames = until(partial(frames_of, name))
+        found = awaited(frames)[0] or ""
+        assert found.startswith("the program sleep") == (number == 0)
+    program.kill()
