@@ -307,9 +307,7 @@ export function Selection({ picked, state, query, workspaceId, done }) {
     const names =
       kind || commonOf(jobs, "state")
         ? nameJobs(jobs, { kind, type: null }).replace(/ jobs?$/, "")
-        : valuesOf(jobs, "state").length > 2
-          ? `${number(jobs.length)} not ended`
-          : countsBy(jobs, "state");
+        : number(jobs.length);
     return actionButton(act, names, action === "copy" ? "quiet" : undefined, done);
   };
   const buttons = BULK.map(button).filter(Boolean);

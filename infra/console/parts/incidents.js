@@ -1,7 +1,7 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
+import { pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
@@ -21,8 +21,8 @@ import { useFocusKeeper } from "./dialog.js";
 import { linkTo } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
-import { Advice, briefOf, roughAge, useLines } from "./problem-lines.js";
-import { Age, Sentence } from "./when.js";
+import { Advice, briefOf, useLines } from "./problem-lines.js";
+import { Sentence } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
@@ -38,12 +38,12 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Name the subjects of problems, with the number of jobs. */
+/** Name the subjects of problems, with the number of jobs and a time. */
 const namesOf = (lines) =>
-  lines
-    .map(briefOf)
-    .filter(Boolean)
-    .map(({ subject, count }) => ` · ${subject} ${count}`);
+  lines.map((line) => {
+    const { subject, count, time } = briefOf(line);
+    return html` · <span class="strong" data-tone=${line.tone}>${subject}</span> ${count}${time && html`, ${time}`}`;
+  });
 
 const idOf = ({ key, sentence }) => key ?? sentence;
 
@@ -80,9 +80,9 @@ export function Incidents({ workspace, isApp }) {
     [isApp],
   );
   const [freshness, setFreshness] = useState("live");
-  // the problems of the workspace that a person collapsed in this tab
+  // the problems of the workspace that a person collapsed in this tab, or null before that
   const stored = `minutehand.problems ${user?.id} ${workspace.id}`;
-  const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)) ?? []);
+  const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)));
   const [isAll, setIsAll] = useState(false);
   const [opened, setOpened] = useState(null); // key of the problem whose advice is shown
   const box = useFocusKeeper();
@@ -112,30 +112,34 @@ export function Incidents({ workspace, isApp }) {
   }, [freshness]);
   const since = useStore(outage);
   const id = path.replace("/jobs/", "");
-  const lines = useLines()
+  const here = path === "/overview" ? path : [path, query].filter(String).join("?");
+  const all = [...useLines()];
+  if (since) all.unshift({ tone: "failed", sentence: outageLine(since) });
+  else if (isWithoutRealtime) all.unshift({ sentence: NO_REALTIME });
+  if (read.error?.reachable)
+    all.unshift({ tone: "failed", sentence: NOT_READ, cause: read.error.message });
+  useLayoutEffect(() => {
+    setTitle({ count: all.length });
+    return () => setTitle({ count: 0 });
+  }, [all.length]);
+  const lines = all
     .map((line) => {
-      const own = line.groups.find((group) => group.job_ids.includes(id));
+      const own = line.groups?.find((group) => group.job_ids.includes(id));
       return own ? { ...line, own: own.kind } : line;
     })
-    .filter(({ own, jobs }) => !own || jobs > 1); // the page of the job explains its problem
-  if (since) lines.unshift({ tone: "failed", sentence: outageLine(since) });
-  else if (isWithoutRealtime) lines.unshift({ sentence: NO_REALTIME });
-  if (read.error?.reachable)
-    lines.unshift({ tone: "failed", sentence: NOT_READ, cause: read.error.message });
-  useLayoutEffect(() => {
-    setTitle({ count: lines.length });
-    return () => setTitle({ count: 0 });
-  }, [lines.length]);
+    // the page of the job explains its problem, and the list of these jobs has the same headings
+    .filter(({ own, jobs, groups }) =>
+      own ? jobs > 1 : !(groups?.length > 0 && here === "/jobs?state=attention"),
+    );
   if (lines.length === 0) return null;
-  const here = path === "/overview" ? path : [path, query].filter(String).join("?");
   const collapse = (ids) => {
     sessionStorage.setItem(stored, JSON.stringify(ids));
     setKnown(ids);
   };
-  const isCollapsed = lines.every((line) => known.includes(idOf(line)));
-  const isListed = ({ groups }) => groups?.length > 0 && isAttention(here);
-  const first = lines.filter((line) => !isListed(line)).slice(0, 3);
-  const rest = lines.filter((line) => !first.includes(line));
+  const isCollapsed = known
+    ? lines.every((line) => known.includes(idOf(line)))
+    : isPhone() && lines.length > 1;
+  const [first, rest] = [lines.slice(0, 3), lines.slice(3)];
   const fold = (isOpen, flip, words, names) =>
     foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
   const show = (line) => {
@@ -180,18 +184,15 @@ export function Incidents({ workspace, isApp }) {
   </section>`;
 }
 
-/** Return whether a page is the list of the jobs that need attention. */
-const isAttention = (here) => here.startsWith("/jobs?state=attention");
-
 /**
- * Shows one problem in a line with a link. Below an open line are the facts that it does not have,
- * what to do, and buttons for it. On a narrow screen, the whole line is the button that opens it. On
- * the page of a job, which explains its problem, the line has no advice.
+ * Shows one problem in a line with a link and with buttons that resolve it. Below an open line are
+ * the facts that it does not have, and what to do. On a phone, the whole line is the button that
+ * opens it, and the other buttons are below it. On the page of a job, which explains its problem,
+ * the line has no advice.
  */
 function Problem({ line, here, workspaceId, isOpen, flip }) {
-  const { sentence, own, tone, since, groups = [], next = [] } = line;
-  // the list of these jobs has the same buttons
-  const buttons = (isAttention(here) ? [] : groups)
+  const { own, tone, groups = [], next = [] } = line;
+  const buttons = groups
     .filter(({ kind, nearest }) => kind !== "no_worker" || nearest)
     .map(
       (group) => html`<${Remedy}
@@ -199,32 +200,29 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
         group=${group}
         workspaceId=${workspaceId} />`,
     );
+  // a button that a guess offers is next to its words
+  const isBelow = isPhone() || groups[0]?.kind === "no_worker";
   const path = line.path ?? next.find((step) => step.path && step.path !== here)?.path;
   const link = path !== here && path;
   const hasMore = !own && (line.cause || next.length > 0);
-  const [, start, rest] = sentence?.match(/^(.*?(?:[:,] |$))(.*)$/s) ?? [];
-  const { subject, count, cause, time } = briefOf(line) ?? {
-    ...{ subject: start, count: rest, cause: !isOpen && !isPhone() && line.cause },
-    time: since && !INSTANT.test(sentence) && html`for <${Age} at=${since} format=${roughAge} />`,
-  };
-  const [more] = (line.retrying ?? line).sentence?.match(/Attempts used: [^,.]*/) ?? [];
+  const { subject, count, cause = !isOpen && line.cause, time } = briefOf(line);
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name="warning" />
     <p class=${isOpen ? "" : "cut"}>
       <span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
       <${Sentence} text=${count} isShort />
-      ${cause && html` · <${Sentence} text=${cause} isShort />`}
+      ${cause && (isOpen || !isPhone()) && html` · <${Sentence} text=${cause} isShort />`}
       ${time && html` <span class="muted">· ${time}</span>`}
     </p>
     <div class="problem-links">
       ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}
       ${link && html`<a href=${link}>${linkTo(link)}</a>`}
+      <span class="actions start">${!isBelow && buttons}</span>
     </div>
     ${
       isOpen &&
       html`<div class="advice">
-        ${more && html`<p>${more}.</p>`}
-        <${Advice} line=${line} here=${here} shown=${link} buttons=${buttons} />
+        <${Advice} line=${line} here=${here} shown=${link} buttons=${isBelow ? buttons : []} />
       </div>`
     }
   </div>`;

@@ -193,7 +193,7 @@ function FilterDialog({ workspaceId, first, filter, onFilter, onClose }) {
         input(label, texts[name] ?? "", (text) => setTexts((now) => ({ ...now, [name]: text })), {
           autocomplete: "off",
           spellcheck: "false",
-          placeholder: ["Any", ...suggested(name).slice(0, 1)].join(", such as "),
+          placeholder: "Any",
           list: `${listId}-${name}`,
         }),
       )}

@@ -84,7 +84,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   );
   // groups are of one type, but other filters match a part of their jobs
   const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > 2 * CLOSED;
+  const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > CLOSED + 1;
   const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
   const shown = distinct.flatMap((group) =>
     isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
@@ -425,7 +425,7 @@ function troubleOf({ status, error, error_message: message, attempts }, known, t
 }
 
 /** Number of jobs that a large group shows until a person opens it. */
-const CLOSED = 5;
+const CLOSED = 3;
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead({

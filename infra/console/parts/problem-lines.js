@@ -2,12 +2,12 @@
 // and the list of the jobs that need attention show the same lines in the same order.
 
 import { problems } from "../api.js";
-import { number, pluralize, relative, roughly } from "../lib/format.js";
+import { INSTANT, pluralize, relative, roughly } from "../lib/format.js";
 import { toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Steps, warned } from "./holders.js";
-import { Age } from "./when.js";
+import { Age, Sentence } from "./when.js";
 
 /** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
 export const keyOf = ({ kind, job_type: type, print }) =>
@@ -45,7 +45,6 @@ function linesOf(findings, attention = []) {
         jobs: group.jobs + (retrying?.jobs ?? 0),
         next: group.next,
         since: group.since,
-        next_at: retrying?.next_at,
       };
     });
   const merged = failures.map(({ retrying }) => retrying);
@@ -109,34 +108,22 @@ export function useGroups() {
 /** Return the first words of an error, without its class if the message explains the error. */
 export const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
 
-export const roughAge = (at, now) => roughly(now - Date.parse(at));
+const roughAge = (at, now) => roughly(now - Date.parse(at));
 
-/** The next retry of the jobs. After it, what they do is unknown until problems are read again. */
-const nextAt = (at, now) => `${now < Date.parse(at) ? "next" : "due"} ${relative(at, now)}`;
-
-/**
- * Return the parts of a line about jobs that retry, failed, are silent or have no worker: the
- * subject, the number of jobs, their cause and a time. Return null for another line.
- */
-export function briefOf({
-  groups = [],
-  reason,
-  jobs,
-  since,
-  own,
-  next_at: next,
-  completed,
-  completed_until: until,
-  unserved,
-}) {
+/** Return the parts of a line: the subject, the number of jobs, their cause and a time. */
+export function briefOf({ groups = [], reason, sentence, jobs, since, own, unserved }) {
   const [group] = groups;
-  if (!group || reason === "no_worker") return null;
+  const length = (words) => since && html`${words} <${Age} at=${since} format=${roughAge} />`;
+  if (!group || reason === "no_worker") {
+    const [, subject, count] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
+    const time = !INSTANT.test(sentence) && length("for");
+    return { subject, count, time };
+  }
   const { kind, job_type: type, more, error, seen } = group;
   const subject = `${(unserved ?? [type]).join(", ")}:`;
   const named = own
     ? `this job and ${pluralize(jobs - 1, "other", more)}`
     : pluralize(jobs, "job", more);
-  const length = (words) => html`${words} <${Age} at=${since} format=${roughAge} />`;
   if (kind === "no_worker")
     return { subject, count: `no worker, ${named} waiting`, time: length("for") };
   if (kind === "silent")
@@ -156,24 +143,22 @@ export function briefOf({
         ? `${pluralize(jobs - failed.jobs, "job", retry.more)} retrying, ` +
           `${pluralize(failed.jobs, "job", failed.more)} failed`
         : `${named} ${kind}`,
-    time: html`
-      ${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />${
-        next && html`, <${Age} at=${next} format=${nextAt} />`
-      }${
-        until
-          ? html`, last counted success over <${Age} at=${until} format=${relative} />`
-          : completed && `, ${number(completed)} completed in 1 h`
-      }
-    `,
     cause: !own && causeOf(error),
+    time: html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`,
   };
 }
+
+/** Facts in the sentence about jobs that retry. */
+const FACTS = /(?:Jobs of this type that completed|Attempts used)[^.]*/g;
 
 /**
  * Cause of a problem and what to do, with buttons at the step that they do. No link leads to the
  * current page `here` or to the page `shown`.
  */
-export function Advice({ line: { cause, next, groups }, here, shown, buttons }) {
+export function Advice({ line, here, shown, buttons }) {
+  const { cause, next, groups } = line;
+  const { sentence, completed_until: until } = line.retrying ?? line;
+  const facts = sentence?.match(FACTS);
   const isUnserved = groups?.[0]?.kind === "no_worker";
   const buttonOf = (words, index, steps) =>
     buttons?.length > 0 &&
@@ -181,6 +166,7 @@ export function Advice({ line: { cause, next, groups }, here, shown, buttons }) 
     buttons;
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
+    ${facts && html`<p><${Sentence} text=${`${facts.join(". ")}.`} />${until && html` None was counted in the last <${Age} at=${until} format=${roughAge} />.`}</p>`}
     <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />
   `;
 }

@@ -190,7 +190,7 @@ function JobDetails({ watch, job }) {
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${update && !isSilent && html`<${TimeLeft} data=${explanation.data} />`}
+        ${isSilent ? "last progress" : update && html`<${TimeLeft} data=${explanation.data} />`}
       <//>`
     }
     <div class="columns">
