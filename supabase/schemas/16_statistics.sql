@@ -1237,7 +1237,7 @@ retrying as materialized (
     'retrying' as kind,
     j.job_type,
     count(*) as jobs,
-    bool_or(j.is_cut) as more,
+    bool_or(j.is_cut) or row_number() over (order by count(*) desc) = 50 as more,
     (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
@@ -1303,6 +1303,8 @@ retrying as materialized (
     and not queue.is_internal(j.job_type)
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
+  order by count(*) desc
+  limit 50 -- limits the response and its cost, because each group has advice
 )
 select
   'warn',

@@ -225,6 +225,19 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
     assert too_dear(busy, calls) == {}
 
 
+def test_advice_for_300_different_errors_is_bounded(engine: Engine) -> None:
+    """Of the groups of retrying jobs, only the largest 50 are findings, because each has advice."""
+    engine.enqueue_many(901)
+    for number, lease in enumerate(engine.lease(901)):
+        engine.settle(lease, "retry", error={"message": "x" * (number % 300)})
+    for known in STATISTICS:
+        engine.run(known)
+        assert blocks(engine, "select public.explain_queue(%s)", ACME) <= 16_000
+    found = engine.overview(ACME)
+    assert [one["jobs"] for one in found["findings"]] == [4, *[3] * 49]
+    assert [one["more"] for one in found["attention"]].count(True) == 1
+
+
 def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
     """A read of a session's output reads few blocks, whatever the number of other running jobs."""
     busy.run(
