@@ -1863,10 +1863,10 @@ from (
         'earlier attempt is still stuck in worker {stuck_in}, and each retry can leave one more.'
         '|{end_wait} Then cancel and retry the job if it hangs. Finished steps are kept. Then '
         'give the type a `timeout` below {shorter} if such calls should end earlier.|{end_wait} '
-        'Then cancel and retry the job if it hangs. Finished steps are kept.|If {usual} should '
-        'suffice, check the code at {place}.|If worker {worker_id} has not reported on it by '
-        '{unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs or '
-        'logs take long: {triggers}.]',
+        'Then cancel and retry the job if it hangs. Finished steps are kept.|See whether '
+        '{advances}. Cancel it if not.|If {usual} should suffice, check the code at {place}.|If '
+        'worker {worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to '
+        'do.][ Check whether these triggers of jobs or logs take long: {triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2063,7 +2063,7 @@ from (
     ),
     (
       'not_leased',
-      'It has been ready since {ready_at}. [The role {without_right} lacks a right '
+      'It has been ready since {ready_at}. [The role job_worker lacks a right '
         '(`{lacked}`), so workers with this role lease nothing|Workers lack {a_right}, so '
         'they lease nothing|The workers that serve it '
         'use {running} of {slots} slots, but have leased nothing since {leased_at}|The workers '
@@ -2071,7 +2071,7 @@ from (
         'Workers that serve it have not leased it].[ They were last seen at {seen_at}.]',
       '[See whether one of these triggers of jobs or logs drops the change (`before update`, '
         'returns null), raises an error or takes long: {triggers}. ][Grant the right: `grant '
-        '{lacked} to {without_right}`.|Notify the operator of the service, '
+        '{lacked} to job_worker`.|Notify the operator of the service, '
         'because workers lack {a_right}.|Nothing to do if a worker that serves it is starting{yet}.'
         ' Otherwise start one.|If workers have hung since {silent_since}, end their processes. '
         'Otherwise check their rights and logs.|Check the rights and logs of the workers.]',
@@ -2850,6 +2850,8 @@ $$;
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
 --   run twice as long. Null for a job that is not silent also in its first minute.
+-- is_long_running, advances: An empty text, and what to see, as text, if the job has run at least
+--   twice as long as these durations, and its progress does not predict its end.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
 returns jsonb
 language plpgsql stable
@@ -2942,24 +2944,13 @@ begin
         'program', case when p.is_silent then l.pulse -> 'program' end,
         'own_blocker', case when l.pulse -> 'own_pids' @> to_jsonb(b.pid) then b.pid end,
         'grown_mb', case when m.grown >= 128 then m.grown end,
-        'estimated_end_at', case
-          when e."from" >= 0 -- a report may have any number
-            and e."to" between e."from" + 0.1 and 100
-            and e.until >= e.since + interval '5 seconds'
-            then e.until + (e.until - e.since) * ((100 - e."to") / (e."to" - e."from"))
-        end,
+        'estimated_end_at', e.estimated_at,
         'run_since', l.leased_at,
         'usual', case
-          when extract(epoch from p_now - l.leased_at) * 1000 > greatest(
-            case when p.is_silent then 0 else 60000 end,
-            coalesce(
-              (v_times ->> 'typical_ms')::double precision,
-              2 * (v_times ->> 'longest_ms')::double precision,
-              'Infinity'
-            )
-          )
-            then v_times ->> 'most'
+          when r.ratio > case when v_times ? 'typical' then 1 else 2 end then v_times ->> 'most'
         end,
+        'is_long_running', left(a.advances, 0), -- for the console
+        'advances', a.advances,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
         'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
@@ -3057,8 +3048,34 @@ begin
     cross join lateral (
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
     ) as m (grown)
-    cross join lateral jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
-      as e (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
+    cross join lateral (
+      select case
+        when o."from" >= 0 -- a report may have any number
+          and o."to" between o."from" + 0.1 and 100
+          and o.until >= o.since + interval '5 seconds'
+          then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
+      end as estimated_at
+      from jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
+        as o (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
+    ) as e
+    cross join lateral (
+      values (case
+        when p.is_silent or p_now > l.leased_at + interval '1 minute'
+          then extract(epoch from p_now - l.leased_at) * 1000 / coalesce(
+            (v_times ->> 'typical_ms')::numeric,
+            (v_times ->> 'longest_ms')::numeric
+          )
+      end)
+    ) as r (ratio)
+    cross join lateral (
+      values (case
+        when r.ratio >= 2 is not true or e.estimated_at > p_now then null
+        when p.is_silent then 'it still works'
+        when u.last = 'output' then 'its output still advances the work'
+        when u.last = 'progress' then 'its progress still advances'
+        else 'it still advances'
+      end)
+    ) as a (advances)
     where l.job_id = p_job.id
   );
 end;
@@ -3407,7 +3424,6 @@ declare
   v_must_start_by constant timestamptz := case
     when p_job.started_at is null then least(p_job.deadline_at, p_job.start_by_at)
   end;
-  v_silent_since timestamptz; -- null if a worker that serves the job has called recently
   v_lacked constant text := queue.lacked_right('public.lease_jobs');
 begin
   if v_must_start_by <= p_now then
@@ -3588,10 +3604,6 @@ begin
       else coalesce(s.leased_at <= v_ready_at, true)
     end)
   ) as i (is_idle);
-  -- a worker's row is updated once a minute, so older workers may have been killed with their host
-  v_silent_since := case
-    when v_workers.seen_at < p_now - interval '75 seconds' then v_workers.seen_at
-  end;
   v_reason := case
     when v_workers.full_since <= p_now - interval '10 seconds' and v_workers.is_full then 'no_slot'
     when v_lacked is not null
@@ -3612,8 +3624,12 @@ begin
     'data', to_jsonb(v_workers) - '{is_full,is_idle}'::text[] || v_rank || jsonb_build_object(
       'must_start_by', (select p_job.start_by_at where p_job.started_at is null),
       'lacked', v_lacked,
-      'without_right', (select 'job_worker' where v_lacked is not null),
-      'silent_since', v_silent_since,
+      -- a worker's row is updated once a minute, so older workers may have been killed with their
+      -- host
+      'silent_since', (
+        select v_workers.seen_at
+        where v_workers.seen_at < p_now - interval '75 seconds'
+      ),
       'triggers', (
         select queue.own_triggers()
         where v_reason = 'not_leased' and v_lacked is null and v_workers.yet is null
@@ -4289,9 +4305,9 @@ begin
   if not p_is_open then -- hide the names of others from members
     v_found := v_found || jsonb_build_object(
       'data', (v_found -> 'data')
-        - '{application,without_right,lacked,not_granted}'::text[]
+        - '{application,lacked,not_granted}'::text[]
         || jsonb_build_object('a_right', case
-          when v_found #>> '{data,without_right}' <> '' or v_found #>> '{data,not_granted}' <> ''
+          when coalesce(v_found #>> '{data,lacked}', v_found #>> '{data,not_granted}') <> ''
             then 'a right in the database'
         end) || case
         when v_found -> 'data' ? 'paused_by' then jsonb_build_object(

@@ -1533,7 +1533,10 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
     assert " 20 jobs of its type ran for 1.1 s or less." in said["sentence"]
-    assert "If 1.1 s should suffice, check the code" in remedy(said)
+    assert remedy(said) == "See whether its progress still advances. Cancel it if not."
+    assert said["data"]["is_long_running"] == ""
+    engine.report(lease, pulse=pulse | {"for_ms": 0})
+    assert "See whether its output still advances the work." in remedy(engine.explain(hangs))
     engine.report(lease, pulse={"last": "end", "for_ms": 250_000, "memory_mb": 97})
     said = engine.explain(hangs)
     assert re.match(r"Its processor ended at [\d: -]+\+00, but its outcome", said["sentence"])
