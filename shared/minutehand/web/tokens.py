@@ -138,7 +138,12 @@ class TokenVerifier:
                 return
             self._fetched_at = now
             try:
-                self._keys = _usable(await self._download())
+                # use a separate client for this request, because most processes never fetch a
+                # key set
+                timeout = httpx.Timeout(5.0, connect=2.0)
+                async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
+                    response = await http.get(self._url, headers={"apikey": self._apikey})
+                self._keys = _usable(response.raise_for_status().json())
                 self._keys_at, self._has_response = now, True
             except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
                 self._has_response = False
@@ -146,14 +151,6 @@ class TokenVerifier:
                     "signing keys could not be fetched; known keys stay in use",
                     extra={"event": "auth.keys_failed", "reason": type(error).__name__},
                 )
-
-    async def _download(self) -> Any:
-        # use a separate client for this request, because most processes never fetch a key set
-        timeout = httpx.Timeout(5.0, connect=2.0)
-        async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
-            response = await http.get(self._url, headers={"apikey": self._apikey})
-            response.raise_for_status()
-            return response.json()
 
 
 def _decoded(token: str, key: Any, algorithm: str, *, required: list[str]) -> dict[str, Any]:

@@ -14,16 +14,7 @@ from typing import Any
 from minutehand import telemetry
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import (
-    AbandonedJob,
-    ErrorInfo,
-    JobId,
-    Lease,
-    LeasedJob,
-    NewJob,
-    Pulse,
-    SettleItem,
-)
+from minutehand.queue.models import AbandonedJob, JobId, Lease, LeasedJob, NewJob, Pulse, SettleItem
 from minutehand.worker.batch import Batch
 from minutehand.worker.context import JobContext, clear_memos
 from minutehand.worker.current_job import JOB_ID, RecordedCoroutine, to_record
@@ -238,7 +229,11 @@ class Attempt:
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
             if reason == "timeout":
-                self.timeout_details = self._collect_timeout_details()
+                self.timeout_details = {
+                    "frames": stack_in(running_frames(*self._code()), self.module),
+                    "jobs": self._environment.beside(),
+                    "commit": self._origin.get("commit"),
+                }
             # cancel the task only once, because a second cancellation would interrupt the clean-up
             if self._task is not None and self._has_started:
                 self._task.cancel()
@@ -259,7 +254,18 @@ class Attempt:
         Call this method only once.
         """
         assert self.result is not None, "the job is still running"
-        item = settle_item(self.result, self._facts())
+        run = self._environment.run
+        facts = AttemptFacts(
+            stop_reason=self.stop_reason,
+            timeout_seconds=self.timeout_seconds,
+            is_late=self.ended_at is not None and self.ended_at > self.timeout_at,
+            has_new_steps=self._context.new_steps > 0,
+            had_enough_time=not self._is_suspended
+            and run.deadlines.had_enough_time(self._started_at, run.options.usual_seconds),
+            module=self.module,
+            timeout_details=self.timeout_details,
+        )
+        item = settle_item(self.result, facts)
         # break the reference cycle, so that attempt and task are freed without the garbage
         # collector
         context = self._context
@@ -273,7 +279,9 @@ class Attempt:
             clear_memos(context, item.outcome, is_last=job.attempts >= job.max_attempts)
         item.job_id, item.fence = self.job_id, self.fence
         if item.error is not None:
-            item.error = self._with_origin(item.error)
+            request_id = current_request_id()
+            origin = self._origin | ({} if request_id is None else {"request_id": request_id})
+            item.error = item.error.model_copy(update={"origin": origin or None})
         updates = self.updates.take(max_logs=Updates.MAX_LOGS + 1)
         if updates is not NO_UPDATES:
             for name, value in updates._asdict().items():
@@ -282,24 +290,9 @@ class Attempt:
         item.cost_usd = dollars(context.cost_usd)
         return item
 
-    def _facts(self) -> AttemptFacts:
-        run = self._environment.run
-        return AttemptFacts(
-            stop_reason=self.stop_reason,
-            timeout_seconds=self.timeout_seconds,
-            is_late=self.ended_at is not None and self.ended_at > self.timeout_at,
-            has_new_steps=self._context.new_steps > 0,
-            had_enough_time=not self._is_suspended
-            and run.deadlines.had_enough_time(self._started_at, run.options.usual_seconds),
-            module=self.module,
-            timeout_details=self.timeout_details,
-        )
-
-    def _with_origin(self, error: ErrorInfo) -> ErrorInfo:
-        request_id = current_request_id()
-        request = {} if request_id is None else {"request_id": request_id}
-        origin = {**(self._environment.run.options.origin or {}), **request}
-        return error.model_copy(update={"origin": origin or None})
+    @property
+    def _origin(self) -> dict[str, str]:
+        return self._environment.run.options.origin or {}
 
     @property
     def module(self) -> str:
@@ -368,13 +361,6 @@ class Attempt:
         if self.batch is not None:
             return self.batch.task, self.batch.thread_name
         return self._task, thread_name(*self.key)
-
-    def _collect_timeout_details(self) -> dict[str, Any]:
-        return {
-            "frames": stack_in(running_frames(*self._code()), self.module),
-            "jobs": self._environment.beside(),
-            "commit": (self._environment.run.options.origin or {}).get("commit"),
-        }
 
     @property
     def duration_seconds(self) -> float:

@@ -113,7 +113,7 @@ class Deadlines:
             end=end - min(0.3, 0.05 * budget),
         )
 
-    def had_enough_time(self, now: float, full_tick_seconds: float | None = None) -> bool:
+    def had_enough_time(self, now: float, full_tick_seconds: float | None) -> bool:
         """Return whether a job that starts now gets at least half of the time of a whole tick."""
         if math.isinf(self.stop_working):
             return True
@@ -134,7 +134,7 @@ class FanOut:
     most: int = 10
 
     def extra_workers(
-        self, *, due: int, slots: int, seconds_left: float, average_seconds: float | None = None
+        self, *, due: int, slots: int, seconds_left: float, average_seconds: float | None
     ) -> int:
         """Return the number of extra workers that `due` jobs need.
 

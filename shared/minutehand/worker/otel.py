@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from minutehand.telemetry import follow
@@ -45,35 +45,18 @@ async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
             "minutehand.job.attempt": job.attempt,
             "minutehand.workspace.id": str(job.workspace_id),
         },
-        record_exception=False,
-        set_status_on_exception=False,
     ) as span:
         headers: dict[str, str] = {}
         _PROPAGATOR.inject(headers)
         if "traceparent" in headers:
             follow(headers["traceparent"])
         ctx.around_steps.append(partial(_step, tracer))
-        try:
-            result = await call()
-        except Exception as error:
-            _failed(span, error)
-            raise
+        result = await call()
         if isinstance(result, Fail):
             span.set_status(Status(StatusCode.ERROR, result.reason))
         return result
 
 
 async def _step(tracer: Tracer, name: str, call: StepCall) -> Any:
-    with tracer.start_as_current_span(
-        f"step {name}", record_exception=False, set_status_on_exception=False
-    ) as span:
-        try:
-            return await call()
-        except Exception as error:
-            _failed(span, error)
-            raise
-
-
-def _failed(span: Span, error: Exception) -> None:
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    with tracer.start_as_current_span(f"step {name}"):
+        return await call()

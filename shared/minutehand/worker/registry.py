@@ -367,7 +367,11 @@ class Registry:
         check_options(f"processor of {job_type!r}", _CheckedOptions, given)
         version = options.pop("version", 1)
         part_of = options.pop("part_of", None)
-        steps = _upcasters(job_type, options.pop("upcasters", None), version)
+        upcasters = dict(options.pop("upcasters", None) or {})
+        if strange := [at for at in upcasters if not 1 <= at < version]:
+            raise ValueError(
+                f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
+            )
         schedules = schedules_of(options.pop("schedule", None), job_type)
         wait = _batch_wait(job_type, batch, batch_wait)
         adapter = _adapter(job_type, payload)
@@ -384,7 +388,7 @@ class Registry:
                     batch=batch,
                     batch_wait=wait,
                     version=version,
-                    upcasters=steps,
+                    upcasters=upcasters,
                     part_of=part_of,
                     schedules=schedules,
                     adapter=adapter,
@@ -393,19 +397,6 @@ class Registry:
             return run
 
         return register
-
-
-def _upcasters(
-    job_type: str, given: Mapping[int, Upcaster] | None, version: int
-) -> dict[int, Upcaster]:
-    """Check the upcasters, and return them by the version from which they convert."""
-    if given is None:
-        return {}
-    if strange := [at for at in given if not 1 <= at < version]:
-        raise ValueError(
-            f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
-        )
-    return dict(given)
 
 
 def _adapter(job_type: str, payload: Any) -> TypeAdapter[Any]:

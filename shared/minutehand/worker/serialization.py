@@ -65,7 +65,7 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
     if value is None:
         return _NOTHING
     try:
-        return _checked(value, max_bytes)
+        return _plain(value, max_bytes)
     except BaseException as error:  # methods of a user's class may raise anything
         reason = text(error, 500) or type(error).__name__
         reason += UNAWAITED if is_unawaited(error) else ""
@@ -74,18 +74,13 @@ def sanitize(value: Any, *, max_bytes: int = MAX_BYTES) -> Sanitized:
         return Sanitized(None, refused=reason)
 
 
-def _checked(value: Any, max_bytes: int) -> Sanitized:
-    _reject_unbounded(value, max_bytes)
-    return _plain(value, max_bytes)
-
-
 def _path(value: Any, max_bytes: int) -> str:
     """Return the path to the innermost part of a rejected value that would itself be rejected."""
     path: list[str] = []
     while len(path) < _MAX_PATH:
         for key, part in islice(_named_parts(value), _MAX_PARTS):
             try:
-                _checked(part, max_bytes)
+                _plain(part, max_bytes)
             except BaseException:
                 path.append(f"[{_REPR.repr(key)}]")
                 value = part
@@ -227,6 +222,7 @@ def _parts_of(value: Any) -> list[Any]:
 
 
 def _plain(value: Any, max_bytes: int) -> Sanitized:
+    _reject_unbounded(value, max_bytes)
     changed = None
     try:
         raw = to_json(value, inf_nan_mode="constants", by_alias=True)
