@@ -109,7 +109,7 @@ class Stack:
         for part in self._parts.values():
             if part.needs_database:
                 self._spawn(part)
-        await self._all_ready()
+        await self._await_ready(*self._parts.values())
         self.state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
@@ -196,9 +196,9 @@ class Stack:
         self._processes[part.name] = process
         self._logs.follow(part.name, process)
 
-    async def _all_ready(self) -> None:
+    async def _await_ready(self, *parts: Part) -> None:
         async with httpx.AsyncClient(timeout=5) as client:
-            await asyncio.gather(*(self._ready(part, client) for part in self._parts.values()))
+            await asyncio.gather(*(self._ready(part, client) for part in parts))
 
     async def _ready(self, part: Part, client: httpx.AsyncClient) -> None:
         try:
@@ -236,8 +236,7 @@ class Stack:
             await self._launch_postgres(self.postgres)
         else:
             self._spawn(self._parts[name])
-            async with httpx.AsyncClient(timeout=5) as client:
-                await self._ready(self._parts[name], client)
+            await self._await_ready(self._parts[name])
         self.say(f"[green]{name} is back[/] after {time.monotonic() - now:.1f} s")
 
 

@@ -33,7 +33,7 @@ class Account:
         self.asked: list[str] = []
         self.invoked: list[str] = []
         self._run = run or (lambda name, event: {})
-        self._server = MotoServer("127.0.0.1", 0, self._before)
+        self._server = MotoServer(0, self._before)
         self._server.start()
         self.url = self._server.url
 

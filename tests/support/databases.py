@@ -37,26 +37,32 @@ _CACHE = ROOT / ".local" / "test-templates"
 _numbers = itertools.count(1)
 
 
-class Database:
+class SuperuserAccess:
+    """Access to a database as its superuser."""
+
+    database_url: str
+
+    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+        options.setdefault("autocommit", True)
+        return psycopg.connect(self.database_url, **options)
+
+    def run(self, statement: str, *values: Any) -> list[Any]:
+        """Run an SQL statement in a new session, and return its rows."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+
+class Database(SuperuserAccess):
     """The database of one test, with all migrations applied and no other rows."""
 
     def __init__(self, server: Postgres, name: str, url: str = "") -> None:
         self.server = server
         self.name = name
-        self.url = url or server.url(database=name)
+        self.url = self.database_url = url or server.url(database=name)
         self._session: psycopg.Connection[Any] | None = None
         #: The idle sessions of `as_role`.
         self._idle: list[psycopg.Connection[Any]] = []
-
-    def connect(self, **options: Any) -> psycopg.Connection[Any]:
-        options.setdefault("autocommit", True)
-        return psycopg.connect(self.url, **options)
-
-    def run(self, statement: str, *values: Any) -> list[Any]:
-        """Run an SQL statement as the superuser in a new session, and return its rows."""
-        with self.connect() as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
 
     def session(self) -> psycopg.Connection[Any]:
         """Return a superuser's session without settings and locks.

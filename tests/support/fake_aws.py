@@ -19,7 +19,7 @@ def fake_aws(*more: str) -> Iterator[str]:
         more: Services that are used besides S3 and KMS. Each service is imported here, because moto
         would import it at the first request, which may take longer than our clients wait.
     """
-    server = MotoServer("127.0.0.1", 0)
+    server = MotoServer(0)
     server.start()
     try:
         with httpx.Client(trust_env=False, timeout=120) as http:

@@ -103,10 +103,8 @@ class AppHarness:
         answer = await self.call("GET", path, user=user, headers=accepted)
         return [(one.id, one.json()) async for one in EventSource(answer).aiter_sse() if one.data]
 
-    async def rest(
-        self, method: str, path: str, *, user: str = ADA, **options: Any
-    ) -> httpx.Response:
-        headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user)}"}
+    async def rest(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token()}"}
         async with httpx.AsyncClient(base_url=f"{self.settings.supabase_url}/rest/v1") as http:
             return await http.request(method, path, headers=headers, **options)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import psycopg
 
 from minutehand.terminal.connection import read_env_file
 from supabase_local.launcher import reset
-from tests.support.databases import prepared_server
+from tests.support.databases import SuperuserAccess, prepared_server
 from tests.support.paths import ROOT
 from tests.support.patience import until
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:  # few tests need the wheel
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
-class RunningStack:
+class RunningStack(SuperuserAccess):
     def __init__(
         self, folder: Path, launcher: subprocess.Popen[bytes], values: Mapping[str, str]
     ) -> None:
@@ -46,16 +45,6 @@ class RunningStack:
         self.launcher = launch(self.folder, "--no-demo")
         self.values = wait_ready(self.folder, self.launcher).values
         self._sessions.clear()
-
-    def connect(self, **options: Any) -> psycopg.Connection[Any]:
-        options.setdefault("autocommit", True)
-        return psycopg.connect(self.database_url, **options)
-
-    def run(self, statement: str, *values: Any) -> list[Any]:
-        """Run an SQL statement as the superuser in a new session, and return its rows."""
-        with self.connect() as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
 
     def sign_in(self, email: str) -> str:
         return self.session_of(email)["access_token"]

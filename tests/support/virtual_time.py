@@ -16,7 +16,7 @@ class LeapingLoop(asyncio.SelectorEventLoop):
         network_seconds: Real seconds within which data between sockets of the loop arrives.
     """
 
-    def __init__(self, network_seconds: float = 0.0) -> None:
+    def __init__(self, network_seconds: float) -> None:
         super().__init__()
         self._at = 0.0
         self._in_threads: set[asyncio.Future[Any]] = set()

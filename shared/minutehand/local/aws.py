@@ -31,9 +31,7 @@ class MotoServer:
         around: Middleware that handles a request before moto.
     """
 
-    def __init__(
-        self, host: str, port: int, around: Callable[[App], App] = lambda app: app
-    ) -> None:
+    def __init__(self, port: int, around: Callable[[App], App] = lambda app: app) -> None:
         # import moto only here, because only this process needs the slow import
         from moto.moto_server.werkzeug_app import (
             DomainDispatcherApplication,
@@ -43,7 +41,7 @@ class MotoServer:
         from werkzeug.serving import make_server
 
         app = around(DomainDispatcherApplication(create_backend_app))
-        self._server = make_server(host, port, app, True, request_handler=Handler)
+        self._server = make_server("127.0.0.1", port, app, True, request_handler=Handler)
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -138,7 +136,7 @@ def main(environ: Mapping[str, str]) -> NoReturn:
 
         return serve
 
-    server = MotoServer("127.0.0.1", port, around)
+    server = MotoServer(port, around)
     server.start()
     restored = UploadsFolder(Path(environ["UPLOADS_FOLDER"]), server.url)
     restored.restore()

@@ -52,4 +52,4 @@ class WebhookSecrets:
 def _context(workspace_id: str) -> dict[str, str]:
     # add `secret` to the encryption context, so that an encrypted vendor's key of the workspace
     # cannot be used as a signing secret
-    return row_context(workspace_id=str(workspace_id), secret="webhook")
+    return row_context(workspace_id=workspace_id, secret="webhook")

@@ -111,22 +111,20 @@ class Settler:
     ) -> LeaseResponse | None:
         try:
             response = await self._settle_with_retry(items, lease)
-        except (QueueUnavailable, TokenRefused) as error:
-            # the leases expire, and the jobs run again. Jobs are executed at least once, so a job
-            # may run again.
-            self._summary.lost += len(items)
-            self._summary.error = str(error)
-            logger.error(
-                "A settlement failed; its jobs run again when their leases expire",
-                extra=self._run.extra("settle.lost")
-                | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
-            )
-            return None
         except QueueError as error:
+            extra = {"job_ids": [item.job_id for item in items[:20]], "error": str(error)}
+            if isinstance(error, QueueUnavailable | TokenRefused):
+                # the leases expire, and the jobs run again. Jobs are executed at least once, so a
+                # job may run again.
+                self._summary.lost += len(items)
+                self._summary.error = str(error)
+                logger.error(
+                    "A settlement failed; its jobs run again when their leases expire",
+                    extra=self._run.extra("settle.lost") | extra,
+                )
+                return None
             logger.error(
-                "The queue rejected a settlement",
-                extra=self._run.extra("settle.refused")
-                | {"job_ids": [item.job_id for item in items[:20]], "error": str(error)},
+                "The queue rejected a settlement", extra=self._run.extra("settle.refused") | extra
             )
             if len(items) > 1:
                 # settle each item alone to find the rejected item

@@ -173,7 +173,8 @@ class Updates:
         size = len(chunk.encode()) if is_text else len(encode(chunk))
         self._mark("output")
         with self._lock:
-            last = self._last_of(stream)
+            earlier = (buffer for buffer in reversed(self._buffers) if buffer.stream == stream)
+            last = next(earlier, None)
             if last is not None and not last.parts:
                 # report a restart together with the first chunk, so that a text that continues is
                 # not lost if the process ends between two reports
@@ -243,9 +244,6 @@ class Updates:
     def _keep(self, buffers: Iterable[_OutputBuffer]) -> None:
         self._buffers = list(buffers)
         self.output_bytes = sum(buffer.bytes for buffer in self._buffers)
-
-    def _last_of(self, stream: str) -> _OutputBuffer | None:
-        return next((buffer for buffer in reversed(self._buffers) if buffer.stream == stream), None)
 
     def _take_output(self, max_bytes: float) -> tuple[OutputChunk, ...]:
         size = count = 0

@@ -131,11 +131,11 @@ async def create_jobs(
 ) -> Response:
     """Enqueue up to 1,000 jobs, all or none. A user may send one bulk request at a time."""
     header_key = parse_key(idempotency_key)
-    keys = [key_of_part(header_key, at, job.idempotency_key) for at, job in enumerate(body.jobs)]
-    batch = await queue.enqueue_many(
-        [job.with_key(key) for job, key in zip(body.jobs, keys, strict=True)],
-        workspace_id=str(body.workspace_id),
-    )
+    jobs = [
+        job.with_key(key_of_part(header_key, at, job.idempotency_key))
+        for at, job in enumerate(body.jobs)
+    ]
+    batch = await queue.enqueue_many(jobs, workspace_id=str(body.workspace_id))
     if batch.wake:
         await services.waker.wake()
     warning = await _warning(queue, (line.job for line in batch.jobs))
