@@ -1964,8 +1964,8 @@ from (
     ),
     (
       'no_processor',
-      'No worker serves {unpublished}. It has waited since {since}[, with {others} of its type].'
-        '[ Workers serve: {served}.]',
+      'No worker serves {unpublished}.[ It has waited since {since}, with {others} of its type.| It '
+        'has waited since {since}.|][ Workers serve: {served}.]',
       'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
@@ -4893,6 +4893,11 @@ with said as materialized (
             'receiver', split_part(j.concurrency_key, ':', 1)
           )
         )
+      when e.said ->> 'reason' = 'no_processor' -- without the sentence about this job alone
+        then e.said || jsonb_build_object('sentence', queue.render_guidance(
+          'no_processor',
+          e.said -> 'data' || jsonb_build_object('job_type', j.job_type, 'queue', j.queue)
+        ) -> 'sentence')
       else e.said
     end as said,
     jsonb_build_array(

@@ -35,6 +35,7 @@ def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: 
     result = engine.explain(first)
     assert result["reason"] == "no_processor"
     assert "No worker serves later. It has waited since" in result["sentence"]
+    assert "It has" not in engine.overview()["holders"][0]["sentence"]  # about all jobs of the type
     engine.register("later", max_concurrency=0)  # a registration with the limit 0 is rejected
     result = engine.explain(first)
     assert (result["reason"], result["data"]["unpublished"]) == ("no_processor", "later")
