@@ -130,6 +130,15 @@ def test_addresses_of_two_projects_are_named(stack: RunningStack) -> None:
     assert "https://bbbbbbbbbbbbbbbbbbbb.supabase.co" in str(finding.fix)
 
 
+def test_the_settings_of_a_member_are_no_failure(stack: RunningStack) -> None:
+    """Without a secret of the service, the doctor reports no missing token or key."""
+    names = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "API_URL", "MINUTEHAND_SCHEMA", "STAGE")
+    results = run_checks(Target({name: stack.values.get(name, "") for name in names}))
+    verdicts = {result.check: result.verdict for result in results}
+    assert {verdicts.pop(name) for name in ("processors", "supabase", "api")} == {"ok"}
+    assert "fail" not in verdicts.values()
+
+
 def test_exchanged_keys_are_both_named(stack: RunningStack) -> None:
     """One paste repairs both keys."""
     secret, public = stack.supabase_secret_key, stack.supabase_publishable_key

@@ -82,6 +82,12 @@ SKIP_PRE_REQUEST = (
     " <> ''job_worker'' then perform {}(); end if; end'; alter role authenticator set"
     " pgrst.db_pre_request = 'public.skip_worker'; notify pgrst, 'reload config'"
 )
+SERVICE_SECRETS = (
+    "DATABASE_URL",
+    "SUPABASE_JWT_SECRET",
+    "SUPABASE_SECRET_KEY",
+    "SUPABASE_WORKER_KEY",
+)
 TOKEN = (
     "{}=…  # of the API's settings; a new one of `minutehand token secret` goes to the API by"
     " `minutehand deploy STAGE --secrets-only`, or by a restart"
@@ -289,6 +295,7 @@ def settings(target: Target) -> CheckResult:
             f"{PUBLISHABLE}{LINE}{SECRET}" if is_swapped else PUBLISHABLE,
         )
     if not read.worker_secret_tokens:
+        require_service(target, "WORKER_SECRET_TOKEN")
         return fail(
             "WORKER_SECRET_TOKEN is not set, so no schedule can invoke the worker",
             TOKEN.format("WORKER_SECRET_TOKEN"),
@@ -920,7 +927,17 @@ def key_command(target: Target) -> str:
     return f"minutehand token worker{key}  # as SUPABASE_WORKER_KEY"
 
 
+def require_service(target: Target, name: str) -> None:
+    """Raise an error if the settings are those of a person, which have no secret of the service."""
+    if not any(map(target.values.get, SERVICE_SECRETS)):
+        raise CommandFailed(
+            f"these settings have no secret of the service, so {name} is unknown here",
+            code="missing_setting",
+        )
+
+
 def _call_as_worker(target: Target, name: str, arguments: dict[str, Any]) -> httpx.Response:
+    require_service(target, "the worker's key")
     key = WorkerKey(target.settings).headers()
     headers = {**key, **profile_headers(target.schemas.clients)}
     path = f"/rest/v1/rpc/{name}"
