@@ -1964,8 +1964,8 @@ from (
     ),
     (
       'no_processor',
-      'No worker serves {unpublished}.[ It has waited since {since}, with {others} of its type.| It '
-        'has waited since {since}.|][ Workers serve: {served}.]',
+      'No worker serves {unpublished}.[ It has waited since {since}, with {others} of its type.| '
+        'It has waited since {since}.|][ Workers serve: {served}.]',
       'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
@@ -2839,8 +2839,8 @@ $$;
 --   follows, as text. Null if this time is unknown.
 -- blocked, is_blocking: Time for which the job's code blocked the event loop within a minute, as
 --   text, and an empty text. Null for less than 10 seconds.
--- blocker, call: Database session that holds a lock for which the session of the silent job waits,
---   and its call from queue.session_work.
+-- blocker, call: Database session that holds a lock for which the session of the job waits, and its
+--   call from queue.session_work. Null if the job is not silent and waits for less than 10 seconds.
 -- own_blocker: The same session, if the job's own code has opened it.
 -- grown_mb: Growth of the memory of the job's process since the job's first pulse, in megabytes.
 --   Null for less than 128 MB.
@@ -3042,9 +3042,13 @@ begin
         )
       end as last
     ) as u
-    cross join lateral (
-      values (case when p.is_silent then nullif(queue.last_blocker(s.pid), s.pid) end)
-    ) as b (pid)
+    left join lateral (
+      select nullif(queue.last_blocker(a.pid), a.pid) as pid
+      from pg_catalog.pg_stat_activity as a
+      where a.pid = s.pid
+        -- as long as queue.findings_of_locks waits before it names the other session
+        and (p.is_silent or a.query_start <= p_now - interval '10 seconds')
+    ) as b on true
     cross join lateral (
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
     ) as m (grown)
