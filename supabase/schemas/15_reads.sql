@@ -2277,9 +2277,8 @@ from (
         'each {all_seen}|, {shared}|]. Jobs of {job_type} count as silent {limit} after their last '
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
-        '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what the call '
-        '{hanging} waits for, and give it a time limit.] [The job of {many} that is silent the '
-        'longest|The job]:',
+        '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what {hanging} waits '
+        'for, and give it a time limit.] [The job of {many} that is silent the longest|The job]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),

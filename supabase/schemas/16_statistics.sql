@@ -1508,7 +1508,7 @@ select
         and coalesce(w.evidence, w.summary -> 'stopped') is null
     ),
     'shared', h.shared,
-    'hanging', coalesce(h.shared, 'that hangs'),
+    'hanging', h.hanging,
     'all_seen', h.all_seen,
     'seen', h.seen
   )
@@ -1522,6 +1522,7 @@ from (
         r.workspace_id,
         r.job_id,
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
+        coalesce(r.pulse ->> 'code', '') as code, -- workers before 0.5.6 send none
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -1557,6 +1558,13 @@ cross join lateral (
 ) as n
 cross join lateral ( -- the step and the line of code, if they are the same for all silent jobs
   select
+    case
+      when a.is_shared
+        and length(a.code) between 1 and 59
+        and (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service())
+        then format('`%s`', regexp_replace(a.code, ' +#[^''"]*$', '')) -- without a comment
+      else 'the call ' || case when a.is_shared then a.seen else 'that hangs' end
+    end as hanging,
     case when a.is_shared then a.seen end as shared,
     case when a.is_shared and a.jobs > 1 then a.seen end as all_seen,
     case when not a.is_shared then s.jobs[1] ->> 'seen' end as seen
@@ -1564,6 +1572,7 @@ cross join lateral ( -- the step and the line of code, if they are the same for 
     select
       count(*) as jobs,
       min(j ->> 'seen') as seen,
+      case count(distinct j ->> 'code') when 1 then min(j ->> 'code') end as code,
       count(*) = count(j ->> 'seen') and count(distinct j ->> 'seen') = 1 as is_shared
     from unnest(n.jobs) as j
   ) as a

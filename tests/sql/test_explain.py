@@ -1449,7 +1449,9 @@ def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: En
     assert seen()[1] == "alive"
 
 
-def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) -> None:
+def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
+    engine: Engine, bob: Engine
+) -> None:
     """A job that hangs still renews its lease.
 
     Its explanation shows how long it sent nothing, the line of code, and the usual duration. A job
@@ -1518,6 +1520,10 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(engine: Engine) 
     assert words.startswith("Find out what the call in its step write at all.py:134 waits for")
     assert "count as silent 1 min" in found["sentence"]
     assert remedy_command(found) == f"minutehand explain {hangs}"
+    engine.report(lease, pulse=pulse | {"for_ms": 300_000, "code": "await reply  # it"})
+    code = "Find out what `await reply` waits for"
+    assert remedy(engine.findings()["silent_jobs"]).startswith(code)
+    assert remedy(bob.findings(ACME)["silent_jobs"]) == words  # only managers see code
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
     pulse["for_ms"] = 250_000
