@@ -6,18 +6,7 @@ from email.message import Message
 
 import pytest
 
-from minutehand.config import Settings
 from tests.support.http_server import http_server
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(
-        supabase_url="https://project.example.test",
-        supabase_publishable_key="sb_publishable_test",
-        aws_region="eu-central-1",
-        worker_function_name="minutehand-test-worker",
-    )
 
 
 class Service:

@@ -18,9 +18,15 @@ from tests.unit.aws.conftest import Service
 
 
 @pytest.fixture
-def settings(settings: Settings, service: Service) -> Settings:
+def settings(service: Service) -> Settings:
     """Settings whose AWS endpoint is the local service."""
-    return settings.model_copy(update={"aws_endpoint_url": service.url})
+    return Settings(
+        supabase_url="https://project.example.test",
+        supabase_publishable_key="sb_publishable_test",
+        aws_region="eu-central-1",
+        aws_endpoint_url=service.url,
+        worker_function_name="minutehand-test-worker",
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Settings of a stack that `supabase start` runs. A script replaces the Supabase CLI."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ PRINTED = {
 STACKS = {"containers": ("-o", {**PRINTED, "JWT_SECRET": "s" * 40}), "native": ("--env", PRINTED)}
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
-    """The port of a local server, which acts as a stack's gateway."""
-    with http_server(lambda *_: (200, b"", {})) as url:
-        yield int(url.rpartition(":")[2])
-
-
 def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str]) -> Project:
     """Create a project whose node_modules contains a CLI that accepts one option."""
     (folder / "supabase").mkdir()
@@ -43,12 +35,12 @@ def project_with_cli(folder: Path, port: int, option: str, values: dict[str, str
 
 
 @pytest.mark.parametrize("kind", STACKS)
-def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, port: int, kind: str) -> None:
+def test_a_running_stack_of_the_cli_is_found(tmp_path: Path, kind: str) -> None:
     """The settings of a running Supabase stack are found, with or without containers."""
     option, values = STACKS[kind]
-    project = project_with_cli(tmp_path, port, option, values)
-
-    printed = read_status(project, {"PATH": "/usr/bin:/bin"})
+    with http_server(lambda *_: (200, b"", {})) as url:  # acts as the stack's gateway
+        project = project_with_cli(tmp_path, int(url.rpartition(":")[2]), option, values)
+        printed = read_status(project, {"PATH": "/usr/bin:/bin"})
 
     assert printed == values
     found = remote_values(printed["API_URL"], printed)

@@ -1,7 +1,7 @@
 """Fixtures: settings, keys and tokens of an invented project, and a client for an app."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,17 +20,13 @@ SECRET = "the-legacy-secret-of-a-made-up-project"
 URL = "https://project.example.test"
 ISSUER = f"{URL}/auth/v1"
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
-
-
-@pytest.fixture(scope="session")
-def settings() -> Settings:
-    return Settings(
-        supabase_url=URL,
-        supabase_publishable_key="sb_publishable_test",
-        supabase_jwt_secret=SECRET,
-        worker_secret_tokens=("dev-secret-token", "older-token"),
-        cors_origins=("https://app.example.com",),
-    )
+SETTINGS = Settings(
+    supabase_url=URL,
+    supabase_publishable_key="sb_publishable_test",
+    supabase_jwt_secret=SECRET,
+    worker_secret_tokens=("dev-secret-token", "older-token"),
+    cors_origins=("https://app.example.com",),
+)
 
 
 def claims(**changes: Any) -> Json:
@@ -81,12 +77,8 @@ def rs256() -> Signer:
     return Signer("key-rsa", "RS256", rsa.generate_private_key(65537, 2048))
 
 
-@pytest.fixture
-def secret_token() -> Callable[..., str]:
-    def make(*, headers: Json | None = None, **changes: Any) -> str:
-        return jwt.encode(claims(**changes), SECRET, "HS256", headers=headers)
-
-    return make
+def secret_token(**changes: Any) -> str:
+    return jwt.encode(claims(**changes), SECRET, "HS256")
 
 
 @asynccontextmanager

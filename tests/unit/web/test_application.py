@@ -7,13 +7,12 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 
-from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.web.application import create_app
 from minutehand.web.errors import ApiError
 from minutehand.web.request_bodies import MAX_BODY_BYTES, Body, Payload
 from minutehand.web.services import Services
-from tests.unit.web.conftest import calling, error_of
+from tests.unit.web.conftest import SETTINGS, calling, error_of
 
 QUOTA = QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded")
 BUSY = QueueError("busy", status=429, code="PT429", details='{"a": 1}', hint="job_busy")
@@ -72,8 +71,8 @@ def _router() -> APIRouter:
 
 
 @pytest.fixture
-def app(settings: Settings) -> FastAPI:
-    return create_app(Services(settings), [_router()], body_limits={"/api/raw": 2 * MAX_BODY_BYTES})
+def app() -> FastAPI:
+    return create_app(Services(SETTINGS), [_router()], body_limits={"/api/raw": 2 * MAX_BODY_BYTES})
 
 
 @pytest.fixture

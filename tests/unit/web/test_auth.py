@@ -16,16 +16,13 @@ from cryptography.hazmat.primitives import serialization
 from fastapi import APIRouter, FastAPI
 
 from minutehand.clock import FrozenClock
-from minutehand.config import Settings
 from minutehand.web.application import create_app
 from minutehand.web.auth import MaybeGuest, SignedIn, StreamReader, UserOrGuest
 from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
 from minutehand.web.tokens import TokenVerifier
-from tests.unit.web.conftest import ADA, Signer, calling, claims
-
-MakeToken = Callable[..., str]
+from tests.unit.web.conftest import ADA, SETTINGS, Signer, calling, claims, secret_token
 
 
 class KeyServer:
@@ -43,10 +40,8 @@ class KeyServer:
         return httpx.Response(self.status, json={"keys": self.keys})
 
 
-def verifier(
-    settings: Settings, server: KeyServer | None = None, clock: FrozenClock | None = None
-) -> TokenVerifier:
-    transport = httpx.MockTransport(server or KeyServer())
+def verifier(server: KeyServer, clock: FrozenClock | None = None, **changes: Any) -> TokenVerifier:
+    settings, transport = SETTINGS.model_copy(update=changes), httpx.MockTransport(server)
     return TokenVerifier(settings, clock or FrozenClock(), transport=transport)
 
 
@@ -57,21 +52,20 @@ async def refusal(verify: TokenVerifier, token: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["legacy secret", "es256", "rs256"])
-async def test_a_users_token_is_recognised(
-    settings: Settings, secret_token: MakeToken, kind: str, request: pytest.FixtureRequest
-) -> None:
+async def test_a_users_token_is_recognised(kind: str, request: pytest.FixtureRequest) -> None:
     """A token that is signed with ES256, RS256 or the legacy secret is accepted.
 
     In the issuer of a token, 127.0.0.1 and localhost are the same.
     """
     if kind == "legacy secret":
-        settings = settings.model_copy(update={"supabase_url": "http://localhost:54321"})
         server, token = KeyServer(), secret_token(iss="http://127.0.0.1:54321/auth/v1")
+        verify = verifier(server, supabase_url="http://localhost:54321")
     else:
         signer: Signer = request.getfixturevalue(kind)
         server, token = KeyServer(signer), signer.token()
+        verify = verifier(server)
 
-    caller = await verifier(settings, server).verify(token)
+    caller = await verify.verify(token)
 
     assert caller.user_id == UUID(ADA)
     assert caller.token == token
@@ -87,12 +81,12 @@ def _forged(algorithm: str, sign: Callable[[bytes], bytes], **header: str) -> st
     return (text + b"." + base64.urlsafe_b64encode(sign(text)).rstrip(b"=")).decode()
 
 
-async def test_a_forged_token_is_refused(settings: Settings, rs256: Signer, es256: Signer) -> None:
+async def test_a_forged_token_is_refused(rs256: Signer, es256: Signer) -> None:
     """A token without a signature, or signed with the public key as a secret, is rejected.
 
     Projects may share a key, so a token signed with a key also needs an issuer.
     """
-    verify = verifier(settings, KeyServer(rs256, es256))
+    verify = verifier(KeyServer(rs256, es256))
     await verify.verify(rs256.token())
     await refusal(verify, rs256.token(iss=None))
     for algorithm in ("none", "NONE"):
@@ -122,18 +116,16 @@ NOW = int(time.time())
         ({"role": "anon"}, "does not belong to a signed-in user"),
     ],
 )
-async def test_a_token_that_does_not_fit_is_refused(
-    settings: Settings, secret_token: MakeToken, changes: dict[str, Any], result: str
-) -> None:
+async def test_a_token_that_does_not_fit_is_refused(changes: dict[str, Any], result: str) -> None:
     """A token that has expired, or that was issued for another purpose, is rejected."""
-    verify = verifier(settings)
+    verify = verifier(KeyServer())
 
     await verify.verify(secret_token(exp=int(time.time()) - 2))  # clocks differ
     assert await refusal(verify, secret_token(**changes)) == f"the token {result}"
 
 
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
-    settings: Settings, es256: Signer
+    es256: Signer,
 ) -> None:
     """Public keys are fetched again when they are old, and kept while Auth is unavailable.
 
@@ -142,7 +134,7 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     server = KeyServer(es256)
     server.status = 502
     clock = FrozenClock()
-    verify = verifier(settings, server, clock)
+    verify = verifier(server, clock)
     for _ in range(2):
         with pytest.raises(ApiError) as refused:
             await verify.verify(es256.token())
@@ -173,7 +165,7 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     await refusal(verify, es256.token())
 
 
-def app_of(settings: Settings, **changes: Any) -> FastAPI:
+def app_of(**changes: Any) -> FastAPI:
     """Return an app with a route for each kind of caller. A route returns the caller's kind."""
     router = APIRouter()
 
@@ -196,14 +188,14 @@ def app_of(settings: Settings, **changes: Any) -> FastAPI:
     async def open_to_guests(caller: UserOrGuest) -> str:
         return of(caller)
 
-    chosen = settings.model_copy(update={"allow_anonymous": True, **changes})
+    chosen = SETTINGS.model_copy(update={"allow_anonymous": True, **changes})
     return create_app(Services(chosen, clock=FrozenClock()), [router])
 
 
 @pytest.fixture(scope="module")
-def apps(settings: Settings) -> tuple[FastAPI, FastAPI]:
+def apps() -> tuple[FastAPI, FastAPI]:
     """An app that accepts guests, and one that does not."""
-    return app_of(settings), app_of(settings, allow_anonymous=False)
+    return app_of(), app_of(allow_anonymous=False)
 
 
 STREAM, TOKEN = {"accept": "text/event-stream"}, {"authorization": "Bearer {token}"}
@@ -228,11 +220,7 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
     ],
 )
 async def test_a_route_takes_a_token_or_a_guest_where_it_may(
-    apps: tuple[FastAPI, FastAPI],
-    secret_token: MakeToken,
-    path: str,
-    headers: dict[str, str],
-    answer: str | None,
+    apps: tuple[FastAPI, FastAPI], path: str, headers: dict[str, str], answer: str | None
 ) -> None:
     """Each route accepts only the kinds of callers that it allows.
 
@@ -256,11 +244,9 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     assert closed.status_code == (401 if answer == "guest" else response.status_code)
 
 
-async def test_a_user_has_so_many_requests_under_way(
-    settings: Settings, secret_token: MakeToken
-) -> None:
+async def test_a_user_has_so_many_requests_under_way() -> None:
     """Four requests of a user run at once, 200 more wait, and further ones get 429."""
-    app, ended, running = app_of(settings), asyncio.Event(), 0
+    app, ended, running = app_of(), asyncio.Event(), 0
 
     @app.get("/slow")
     async def slow(_: SignedIn) -> bool:

@@ -3,23 +3,21 @@
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from minutehand.config import Settings
 from minutehand.functions.on_lambda import GatewayHandler
 from minutehand.web.caller import rate_limit_subject
 from minutehand.web.services import Services
 from tests.support.lambda_events import LambdaContext, http_event
+from tests.unit.web.conftest import SETTINGS
 
 
 @pytest.mark.parametrize("prefix", ["", "/dev", "/v1/queue"])
-def test_a_route_and_its_location_are_below_the_services_mount(
-    settings: Settings, prefix: str
-) -> None:
+def test_a_route_and_its_location_are_below_the_services_mount(prefix: str) -> None:
     """A response's location contains the prefix of the API's stage.
 
     A guest's address is the one that AWS saw.
     """
     app = FastAPI()
-    app.state.services = Services(settings)
+    app.state.services = Services(SETTINGS)
 
     @app.get("/api/jobs/{job_id}")
     async def get_job(job_id: str, request: Request) -> Response:

@@ -6,13 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.config import Settings
 from minutehand.functions.health import app
 from minutehand.functions.health.app import build_app, check_queue
 from minutehand.queue.errors import TokenRefused
 from minutehand.queue.models import QueueHealth
 from minutehand.tasks import end_tasks
 from minutehand.web.services import Services
+from tests.unit.web.conftest import SETTINGS
 
 
 def health(**findings: str) -> QueueHealth:
@@ -50,14 +50,14 @@ class Queue:
     ],
 )
 async def test_readiness_shows_each_part(
-    settings: Settings, findings: dict[str, str], status: int, word: str, part: str
+    findings: dict[str, str], status: int, word: str, part: str
 ) -> None:
     """A finding changes the verdict of its part.
 
     A failure makes the service not ready, and a warning does not.
     """
     queue: Any = Queue(health(**findings))
-    found, body = await check_queue(queue, settings)
+    found, body = await check_queue(queue, SETTINGS)
 
     assert (found, body["status"]) == (status, word)
     for verdict in findings.values():
@@ -76,12 +76,12 @@ async def test_readiness_shows_each_part(
     ],
 )
 async def test_each_address_says_what_its_probe_asks_for(
-    settings: Settings, address: str, status: int, word: str
+    address: str, status: int, word: str
 ) -> None:
     """The health route returns 200 without the database. The readiness routes return 503."""
-    services = Services(settings)
+    services = Services(SETTINGS)
     services.__dict__["operator_queue"] = Queue(ConnectionError("away"))
-    transport = httpx.ASGITransport(build_app(settings, services=services))
+    transport = httpx.ASGITransport(build_app(SETTINGS, services=services))
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
         answer, by_head = await client.get(address), await client.head(address)
     await services.aclose()
@@ -91,7 +91,7 @@ async def test_each_address_says_what_its_probe_asks_for(
     assert by_head.status_code == status
     assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
     assert ("checks" in body) is (address != "/health")
-    assert body["version"] == settings.version
+    assert body["version"] == SETTINGS.version
 
 
 @pytest.mark.parametrize(
@@ -105,17 +105,13 @@ async def test_each_address_says_what_its_probe_asks_for(
     ],
 )
 async def test_a_database_that_refuses_or_is_silent_fails_everything(
-    settings: Settings,
-    answer: Any,
-    result: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    answer: Any, result: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the database rejects the worker or is silent, each part fails within a bounded time."""
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 0.05)
 
     async with asyncio.timeout(60):
-        status, body = await check_queue(Queue(answer), settings)  # type: ignore[arg-type]
+        status, body = await check_queue(Queue(answer), SETTINGS)  # type: ignore[arg-type]
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
@@ -124,7 +120,7 @@ async def test_a_database_that_refuses_or_is_silent_fails_everything(
 
 
 async def test_guests_are_counted_by_their_network_and_in_all(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Concurrent probes of guests are limited for each network and in total.
 
@@ -132,9 +128,9 @@ async def test_guests_are_counted_by_their_network_and_in_all(
     """
     monkeypatch.setattr(app, "CHECK_TIMEOUT_SECONDS", 900)
 
-    services, queue, probes = Services(settings), Queue(None), []
+    services, queue, probes = Services(SETTINGS), Queue(None), []
     services.__dict__["operator_queue"] = queue
-    api = build_app(settings, services=services)
+    api = build_app(SETTINGS, services=services)
     for network, running in (("2001:db8::", 4), ("203.0.113.", 8), ("198.51.100.", 8)):
         for n in range(20):
             transport = httpx.ASGITransport(api, client=(f"{network}{n}", 1))
