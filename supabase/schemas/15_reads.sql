@@ -2240,9 +2240,9 @@ from (
     (
       'one_worker',
       null,
-      'The last attempts of {count} of these jobs failed on worker {worker_id}[ ({version})], and '
-        'worker {other}[ ({other_version})] completed a job of the type at {finished_at}. If the '
-        'first runs other code, stop it, and retry these jobs.',
+      'Last attempts with this error: {attempts}, all on worker {worker_id}[ ({version})]. Worker '
+        '{other}[ ({other_version})] completed a job of the type at {finished_at}. If worker '
+        '{worker_id} runs other code, stop it.',
       'types {job_type}',
       '/types/{job_type}'
     ),
@@ -4336,7 +4336,12 @@ begin
   );
   v_more := (v_left -> 'next')
     || (v_recursion -> 'next')
-    || coalesce(v_stopped -> 'next', '[]');
+    || coalesce(v_stopped -> 'next', '[]')
+    || case
+      when v_found ->> 'reason' in ('failed', 'backing_off')
+        then queue.one_worker_advice(array[p_job.id], p_job.started_at)
+      else '[]'
+    end;
   v_found := v_found || queue.render_guidance(
     v_found ->> 'reason',
     v_found

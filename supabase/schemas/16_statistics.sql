@@ -1103,9 +1103,10 @@ begin
 end;
 $$;
 
--- Return advice if the last attempts of the first of p_ids failed on one worker, and another worker
--- has completed a job of the type since p_since. The jobs p_ids are of one workspace, type and
--- error. Of each the newest few are read.
+-- Return advice if the last attempts of the first of p_ids with their error were on one worker, and
+-- another worker has completed a job of the type since p_since. Fewer than three attempts count
+-- only if the versions of both workers differ. The jobs p_ids are of one workspace, type and error.
+-- Of each the newest few attempts are read.
 create function queue.one_worker_advice(p_ids uuid[], p_since timestamptz)
 returns jsonb
 language sql stable
@@ -1115,20 +1116,24 @@ select coalesce(
   (
     select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c)) -> 'next'
     from (
-      select j.workspace_id, j.job_type, count(*) as count, w.worker_id, w.version
+      select j.workspace_id, j.job_type, sum(a.attempts) as attempts, w.worker_id, w.version
       from public.jobs as j
       cross join lateral (
-        select *
-        from queue.attempts as o
-        where o.job_id = j.id
-          and (o.error_message, o.error_data) = (j.error_message, j.error_data)
-        order by o.fence desc
-        limit 1
+        select min(t.worker) as worker, count(*) as attempts
+        from (
+          select *
+          from queue.attempts as o
+          where o.job_id = j.id
+            and (o.error_message, o.error_data) = (j.error_message, j.error_data)
+          order by o.fence desc
+          limit 3
+        ) as t
+        having min(t.worker) = max(t.worker)
       ) as a
       join queue.workers as w on w.worker = a.worker
       where j.id = any (p_ids[:20])
       group by 1, 2, w.worker
-      having count(*) >= 3 and count(*) = least(20, cardinality(p_ids))
+      having count(*) = least(20, cardinality(p_ids))
     ) as f
     cross join lateral (
       select n.finished_at, o.worker_id as other, o.version as other_version
@@ -1146,6 +1151,7 @@ select coalesce(
         and n.fence = 1 -- of other jobs, the worker is the first
         and n.finished_at > p_since
         and o.worker_id <> f.worker_id
+        and (f.attempts >= 3 or o.version <> f.version)
       limit 1
     ) as c
   ),

@@ -648,13 +648,18 @@ def test_an_error_of_one_worker_beside_another_that_completes_jobs_is_named(engi
     engine.enqueue_many(10)
     for number, lease in enumerate(engine.lease(10)):
         engine.settle(lease, "retry" if number < 5 else "failed", error={"type": "Boom"})
+    last = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error={"type": "Other"})
     for worker in ("w1", "w2"):
         engine.enqueue()
         engine.complete(engine.lease(1, worker=worker))
         said = engine.overview(ACME)
         for shown in (said["findings"][0], said["attention"][-1]):
-            assert ("failed on worker w1" in remedy(shown)) == (worker == "w2")
-            assert "5 of these jobs" in remedy(shown) or worker == "w1"
+            assert ("error: 5, all on worker w1. Worker w2 " in remedy(shown)) == (worker == "w2")
+    # one attempt shows something about the code only if the versions differ
+    assert "on worker" not in remedy(engine.explain(last))
+    engine.run("update queue.workers set version = worker_id")
+    assert "error: 1, all on worker w1 (w1). Worker w2 (w2)" in remedy(engine.explain(last))
 
 
 def fail_one(engine: Engine, error: Json) -> str:
