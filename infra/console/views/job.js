@@ -159,6 +159,7 @@ function JobDetails({ watch, job }) {
           ${job.job_type} <${StateBadge}
             job=${job}
             silentSince=${silentSince}
+            isLong=${explanation?.data?.is_long_running === ""}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
         <p class="muted clamp wrap">${job.glimpse}</p>

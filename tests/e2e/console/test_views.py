@@ -207,7 +207,16 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     expect(page.locator(".log")).to_contain_text("half of it")
     page.wait_for_timeout(5000)
     worker.report(lease, 45, "half of it", pulse=pulse)
+
+    def lengthen(route: Route) -> None:
+        explained = route.fetch().json()
+        explained["data"]["is_long_running"] = ""
+        route.fulfill(json=explained)
+
+    visitor.context.route("**/explain_job", lengthen)
     page.reload()
+    expect(page.locator("h1 .badge")).to_have_text("Running, unusually long")
+    visitor.context.unroute("**/explain_job")
     shown = re.compile(r"Running: reported progress .*\. It has run for \d+ s\.")
     expect(page.locator(".explain")).to_contain_text(shown)
     expect(page).to_have_title(re.compile(f"^{worker.job_type} · running · .*Minutehand$"))
