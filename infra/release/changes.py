@@ -175,7 +175,7 @@ def compare(before: Collection[CatalogEntry], after: Collection[CatalogEntry]) -
     )
 
 
-def creations(pieces: list[Piece], change: Change) -> Iterator[str]:
+def creations(pieces: Iterable[Piece], change: Change) -> Iterator[str]:
     """Yield the statements of a part's sources that create new or changed objects, in order.
 
     If functions, views or tables are new, the last statements revoke all rights in the schema.

@@ -1,5 +1,6 @@
 """Splits the SQL sources of the engine and of the apps into statements, with their objects."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,16 +81,13 @@ class Piece:
         return without_comments(self.text).startswith("create ")
 
 
-def pieces_of(part: Part) -> list[Piece]:
+def pieces_of(part: Part) -> Iterator[Piece]:
     """Split a part's SQL sources into statements.
 
     Statements of other kinds than in `_FORMS` are omitted.
     """
-    return [piece for path in part.schemas for piece in _pieces(path.read_text())]
-
-
-def _pieces(text: str) -> Iterator[Piece]:
-    for statement in split_statements(text):
+    texts = (path.read_text() for path in part.schemas)
+    for statement in itertools.chain.from_iterable(map(split_statements, texts)):
         code = without_comments(statement)
         for kind, form in _FORMS:
             if match := form.match(code):

@@ -70,29 +70,20 @@ def build_wheels(source: Path, folder: Path) -> Path:
 
     Equal sources give equal bytes.
     """
-    os.environ[RECORD] = str(find_record(source))
-    os.environ[CONSOLE] = str(console_folder())
-    local = source / "shared" / "supabase_local"
-    bundle_gateway(local)
-    for root in (source, local):
-        build_wheel(root, folder)
-    return folder
-
-
-def bundle_gateway(source: Path) -> None:
-    """Write the gateway of supabase-local, with its npm packages, into the folder of its build."""
-    program = ROOT / "infra" / "release" / "gateway.mjs"
-    module, folder = source / "gateway" / "server.mjs", source / "build" / "gateway"
-    subprocess.run([node_binary(), program, module, folder], check=True)
-
-
-def build_wheel(root: Path, folder: Path) -> None:
-    """Build the wheel of the package whose pyproject.toml is in the folder `root`."""
     from hatchling.builders.wheel import WheelBuilder  # a slow import
 
+    os.environ[RECORD] = str(find_record(source))
+    os.environ[CONSOLE] = str(console_folder())
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     folder.mkdir(parents=True, exist_ok=True)
-    list(WheelBuilder(str(root)).build(directory=str(folder), versions=["standard"]))
+    local = source / "shared" / "supabase_local"
+    # bundle the gateway with its npm packages
+    program = ROOT / "infra" / "release" / "gateway.mjs"
+    module, bundle = local / "gateway" / "server.mjs", local / "build" / "gateway"
+    subprocess.run([node_binary(), program, module, bundle], check=True)
+    for root in (source, local):
+        list(WheelBuilder(str(root)).build(directory=str(folder), versions=["standard"]))
+    return folder
 
 
 def find_record(source: Path) -> Path:
@@ -136,15 +127,11 @@ class Environment:
         # another
         paths = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(paths))
-        environment.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))
-        return environment
-
-    def pip(self, command: str, *arguments: str) -> None:
-        """Install or uninstall packages by uv."""
+        install = [sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--offline"]
         subprocess.run(
-            [sys.executable, "-m", "uv", "pip", command, "-q", "--python", self.python, *arguments],
-            check=True,
+            [*install, "--python", environment.python, *wheels.glob("*.whl")], check=True
         )
+        return environment
 
     def run(
         self,

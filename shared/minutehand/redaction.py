@@ -91,16 +91,14 @@ def _compiled(patterns: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[st
 
 def without_secrets(text: str) -> str:
     """Return the first `MAX_READ` characters of a text, in which likely secrets are replaced."""
-    text = text[:MAX_READ]
-    for pattern, replacement in _compiled(_MULTILINE_PATTERNS):
+    text = _hide(_MULTILINE_PATTERNS, text[:MAX_READ])
+    return "".join(_hide(_CHUNK_PATTERNS, chunk) for chunk in _chunks(text))
+
+
+def _hide(patterns: tuple[tuple[str, str], ...], text: str) -> str:
+    for pattern, replacement in _compiled(patterns):
         text = pattern.sub(replacement, text)
-    return "".join(_hide_secrets(chunk) for chunk in _chunks(text))
-
-
-def _hide_secrets(chunk: str) -> str:
-    for pattern, replacement in _compiled(_CHUNK_PATTERNS):
-        chunk = pattern.sub(replacement, chunk)
-    return chunk
+    return text
 
 
 def _chunks(text: str) -> Iterator[str]:

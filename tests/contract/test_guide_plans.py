@@ -49,14 +49,6 @@ def events(base: str, plan_id: str, *, after: int = 0) -> Iterator[Json]:
                 yield json.loads(line.removeprefix("data: "))
 
 
-def followed(base: str, plan_id: str) -> tuple[threading.Thread, list[Json]]:
-    response: list[Json] = []
-    reader = threading.Thread(target=lambda: response.extend(events(base, plan_id)))
-    reader.start()
-    until(lambda: response)  # a plan deleted before this first event would send none
-    return reader, response
-
-
 def is_whole(response: list[Json]) -> bool:
     """Check that events are numbered from 1 without a gap and end with the plan's last event."""
     return [each["seq"] for each in response] == list(range(1, len(response) + 1)) and (
@@ -126,7 +118,10 @@ def test_2_3_and_3_2_rapid_creation_and_deletion_while_reading(base: str) -> Non
 
     def one(number: int) -> tuple[str, list[Json]]:
         plan_id = create(base, f"Test plan {number}")
-        reader, response = followed(base, plan_id)
+        response: list[Json] = []
+        reader = threading.Thread(target=lambda: response.extend(events(base, plan_id)))
+        reader.start()
+        until(lambda: response)  # a plan deleted before this first event would send none
         time.sleep(random.random() * 2)
         deleted = httpx.delete(f"{base}/api/plans/{plan_id}")
         assert deleted.status_code == 204, deleted.text

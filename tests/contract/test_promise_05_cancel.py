@@ -214,8 +214,7 @@ def test_children_are_retried_with_their_parent(engine: Engine) -> None:
     assert [engine.status(each) for each in (parent, running)] == ["pending"] * 2
     cancel(engine, parent)
     engine.maintain()
-    engine.advance(61)
-    engine.maintain()
+    engine.elapse(61)
     assert engine.status(last) == "cancelled"
 
 

@@ -11,7 +11,7 @@ from infra.release.wheels import Environment, build_wheels
 from minutehand.version import VERSION
 from supabase_local.postgres import Postgres
 from tests.install.projects import HostedDatabase, hosted_database
-from tests.install.second import NEXT, make_release, make_second_release
+from tests.install.second import NEXT, SECOND_SQL, make_release
 from tests.support.shared import made_once
 from tests.support.stranger import environment_of
 
@@ -44,9 +44,11 @@ def newer(
     """A Python environment with the invented next release."""
 
     def build(folder: Path) -> None:
-        shutil.copytree(released, folder / "source")
-        make_second_release(folder / "source", postgres)
-        build_wheels(folder / "source", folder / NEXT)
+        source = shutil.copytree(released, folder / "source")
+        with (source / "supabase/schemas/20_extensions.sql").open("a") as schema:
+            schema.write(SECOND_SQL)
+        make_release(source, NEXT, postgres)
+        build_wheels(source, folder / NEXT)
 
     wheels = made_once(tmp_path_factory, "newer", build) / NEXT
     return environment_of(tmp_path_factory, wheels)

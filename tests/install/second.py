@@ -17,13 +17,6 @@ revoke execute on function queue.greetings from public;
 """
 
 
-def make_second_release(copy: Path, server: Postgres) -> None:
-    """Release a next version in a copy of the checkout in which the current version is released."""
-    text = copy / "supabase/schemas/20_extensions.sql"
-    text.write_text(text.read_text() + SECOND_SQL)
-    make_release(copy, NEXT, server)
-
-
 def make_release(copy: Path, version: str, server: Postgres) -> list[Path]:
     """Release a copy of the checkout as this version, and return the migrations."""
     changelog = copy / "CHANGELOG.md"

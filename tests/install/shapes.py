@@ -60,8 +60,3 @@ class Shape:
         """The schema of the tables and functions that clients use."""
         options = dict(zip(self.install, self.install[1:], strict=False))
         return options.get("--schema", "minutehand")
-
-
-def shapes() -> list[Shape]:
-    """Read all projects of the corpus, sorted by name."""
-    return [Shape.read(path) for path in sorted(CORPUS.glob("*.sql"))]

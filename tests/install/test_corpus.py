@@ -14,7 +14,7 @@ import pytest
 from infra.release.wheels import Environment
 from minutehand.install.rewrite import Schemas
 from tests.install.projects import WORK, Api, HostedDatabase, data_api
-from tests.install.shapes import Shape, shapes
+from tests.install.shapes import CORPUS, Shape
 from tests.support.engine import ADA, EVE
 from tests.support.stranger import write_files
 
@@ -71,7 +71,7 @@ def register(registry, settings):
     "shape",
     [
         pytest.param(shape, id=shape.name, marks=[WEEKLY] * (shape.name not in ALWAYS))
-        for shape in shapes()
+        for shape in map(Shape.read, sorted(CORPUS.glob("*.sql")))
     ],
 )
 def test_a_project_installs_works_and_leaves(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import psycopg
 
+from minutehand.app import find_apps
 from minutehand.install.catalog import record_catalog, record_file
-from minutehand.local.migrations import app_seed_files, find_migrations, find_recorded
+from minutehand.local.migrations import find_migrations, find_recorded
 from minutehand.project import Project
 from minutehand.resources import checkout
 from supabase_local.config import Config
@@ -54,4 +55,5 @@ def check_engine(url: str, project: Project) -> None:
 def seed_files(project: Project | None = None) -> list[Path]:
     """List the seeds of a project and of its apps, in the order in which they run."""
     project = project or Project.find()
-    return [*Config.read(project.root).seeds(), *app_seed_files(project)]
+    app_seeds = (path for app in find_apps(project.apps) for path in app.files("seeds"))
+    return [*Config.read(project.root).seeds(), *app_seeds]

@@ -54,8 +54,3 @@ def find_recorded(project: Project) -> dict[str, list[Path]]:
         name: [migration for migration in migrations if migration.is_relative_to(folder)]
         for name, folder in {ENGINE: project.root / "supabase", **app_folders}.items()
     }
-
-
-def app_seed_files(project: Project) -> list[Path]:
-    """List the seeds of the apps, in the order in which they run."""
-    return [path for app in find_apps(project.apps) for path in app.files("seeds")]
