@@ -149,7 +149,9 @@ class Postgres:
         if self.major < 18:
             del settings["io_method"]
         else:
-            settings["extension_control_path"] = f"{self._write_extensions()}:$system"
+            folder = self.home / "extensions"
+            write_extensions(folder, self.binary("postgres").parents[1] / "share" / "extension")
+            settings["extension_control_path"] = f"{folder}:$system"
             settings["shared_preload_libraries"] = "pg_stat_statements"  # as in hosted projects
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
@@ -267,12 +269,6 @@ class Postgres:
                     yield process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # the process has ended, or another account owns it
-
-    def _write_extensions(self) -> Path:
-        folder = self.home / "extensions"
-        system = self.binary("postgres").parent.parent / "share" / "extension"
-        write_extensions(folder, system)
-        return folder
 
     def _make_password(self) -> None:
         secret = self.state_dir / "postgres.password"

@@ -71,7 +71,10 @@ class DirectApi:
 
     async def _call(self, function: str, arguments: Mapping[str, Any]) -> bytes:
         query = _query(self._schema, function, tuple(arguments))
-        values = [_json(value) for value in arguments.values()]
+        values = [
+            Jsonb(value, encode) if isinstance(value, Mapping | list | tuple) else value
+            for value in arguments.values()
+        ]
         async with self._slots:
             connection = self._free.pop() if self._free else await self._connect()
             try:
@@ -130,10 +133,6 @@ class _Json(TextLoader):
 
     def load(self, data: Any) -> bytes:
         return bytes(data)
-
-
-def _json(value: Any) -> Any:
-    return Jsonb(value, encode) if isinstance(value, Mapping | list | tuple) else value
 
 
 async def notifications(url: str, channel: str) -> AsyncGenerator[str | None, None]:

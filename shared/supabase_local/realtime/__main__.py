@@ -44,7 +44,7 @@ async def serve(environ: Mapping[str, str]) -> None:
         secret_key=environ["SUPABASE_SECRET_KEY"],
     )
     server = RealtimeServer(environ["DATABASE_URL"], verifier)
-    port = await server.start("127.0.0.1", int(environ.get("PORT", "0")))
+    port = await server.start(int(environ.get("PORT", "0")))
     logger.info("realtime listening", extra={"event": "realtime.listening", "port": port})
     await stopping.wait()
     await server.stop()

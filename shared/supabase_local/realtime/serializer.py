@@ -24,13 +24,6 @@ class Inbound:
     is_binary: bool = False
 
 
-def parse_version(text: str | None) -> Version | None:
-    """Parse the protocol version in a handshake. Returns None if the version is not supported."""
-    if text is None or text == "1.0.0":
-        return 1
-    return 2 if text == "2.0.0" else None
-
-
 def dump(value: Any) -> str:
     """Serialize a value as compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

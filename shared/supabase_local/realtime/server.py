@@ -7,12 +7,13 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from supabase_local.realtime.hub import Hub
-from supabase_local.realtime.serializer import Version, dump, parse_version
+from supabase_local.realtime.serializer import Version, dump
 from supabase_local.realtime.session import Session
 from supabase_local.realtime.tokens import TokenError, Verifier
 
 #: Maximum bytes of a message from a client. A larger message closes the socket with code 1009.
 _FRAME_BYTES = 5_000_000
+_VERSIONS: dict[str, Version] = {"1.0.0": 1, "2.0.0": 2}
 
 
 class RealtimeServer:
@@ -22,11 +23,11 @@ class RealtimeServer:
         self._hub = Hub(url, verifier)
         self._listener: Server
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, port: int) -> int:
         """Listen for clients, start replication in the background, and return the port."""
         self._listener = await serve(
             self._serve_socket,
-            host,
+            "127.0.0.1",
             port,
             process_request=self._answer,
             compression=None,
@@ -67,4 +68,4 @@ def _parse_handshake(request: Request) -> tuple[Version | None, str]:
     """Return a handshake's version and key. Unsupported version: None. Missing key: empty."""
     parameters = parse_qs(urlsplit(request.path).query)
     key = request.headers.get("x-api-key") or parameters.get("apikey", [""])[-1]
-    return parse_version(parameters.get("vsn", ["1.0.0"])[-1]), key
+    return _VERSIONS.get(parameters.get("vsn", ["1.0.0"])[-1]), key

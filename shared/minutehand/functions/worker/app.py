@@ -20,14 +20,10 @@ from starlette.routing import Route
 from uvicorn.loops.auto import auto_loop_factory
 
 from minutehand import telemetry
-from minutehand.app import OnError
+from minutehand.app import OnError, find_apps
 from minutehand.config import Settings
 from minutehand.functions.worker.database_access import find_database_access
-from minutehand.functions.worker.processors import (
-    import_processors,
-    load_or_report,
-    load_processors,
-)
+from minutehand.functions.worker.processors import load_or_report, load_processors
 from minutehand.functions.worker.routes import MAX_BODY_BYTES, Request, WorkerRoutes
 from minutehand.log import configure_logging, request_context
 from minutehand.queue.models import LeaseRequest, LeaseResponse, RunEnd, SettleResponse
@@ -78,7 +74,8 @@ def load() -> None:
     """
     settings = Settings.from_env(os.environ)
     configure_logging(settings.log_level)
-    import_processors(settings)
+    for app in find_apps(settings.apps):
+        app.module("processors")
     names = ["jwt", "uvicorn.lifespan.on", "uvicorn.protocols.http.auto"]
     if "DATABASE_URL" in os.environ:  # import late: psycopg is optional
         names += ["minutehand.queue.direct", "minutehand.queue.connection_probe"]

@@ -21,12 +21,6 @@ from minutehand.worker.registry import Registry, default_registry
 logger = logging.getLogger(__name__)
 
 
-def import_processors(settings: Settings) -> None:
-    """Import the processors of every app in the settings, before worker processes are forked."""
-    for app in find_apps(settings.apps):
-        app.module("processors")
-
-
 def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
     """Return a registry with the processors of every app in the settings.
 
