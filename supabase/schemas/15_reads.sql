@@ -1790,10 +1790,8 @@ from (
     (
       'failed:payload',
       null,
-      '[Worker {old_worker}, which rejected it, still runs {old_version} beside the newest '
-        'version. Stop that worker, then retry the job.|Retry the job with a payload that fits the '
-        'type, or give new fields of the type a default. If the worker is older than the payload, '
-        'deploy the worker.]',
+      'Retry the job with a payload that fits the type, or give new fields of the type a default. '
+        'If the worker is older than the payload, deploy the worker.',
       'retry {job_id} --payload @payload.json',
       null
     ),
@@ -2784,23 +2782,6 @@ select w.pid
 from waits as w
 order by w.level desc
 limit 1
-$$;
-
--- Return the number of a finding's jobs as text, the verb of a sentence in which they wait, and the
--- type of several jobs.
-create function queue.number_of(p_data jsonb)
-returns jsonb
-language sql immutable
-set search_path = ''
-as $$
-select case
-  when p_data @> '{"jobs": 1}' then '{"count": "1 job", "wait": "has waited"}'
-  else jsonb_build_object(
-    'count', (p_data ->> 'jobs') || ' jobs',
-    'wait', 'wait, the oldest',
-    'many', p_data -> 'job_type'
-  )
-end
 $$;
 
 -- Return the running step and the line of code of a job as text. Return null if both are null.
@@ -4353,30 +4334,6 @@ begin
         'failed', 'the job',
         'which', case when p_is_open then p_job.workspace_id end,
         'stuck_in', v_abandoned -> 'worker_id'
-      )
-      || coalesce(
-        (
-          -- the worker that rejected the payload, if another live worker runs the newest deploy
-          select jsonb_build_object('old_worker', w.worker_id, 'old_version', w.version)
-          from unnest(p_alive) as w
-          join queue.job_types as t on t.job_type = p_job.job_type
-          where v_error.kind = 'payload'
-            and w.worker = (
-              select a.worker
-              from queue.attempts as a
-              where a.job_id = p_job.id
-              order by a.fence desc
-              limit 1
-            )
-            and t.deployed_at is not null
-            and w.version not like '%+' || left(t.commit, 9)
-            and exists (
-              select from unnest(p_alive) as o
-              where p_job.job_type = any (o.job_types)
-                and o.version like '%+' || left(t.commit, 9)
-            )
-        ),
-        '{}'
       )
       || jsonb_strip_nulls(v_found -> 'data'),
     '{"failed": "failed", "backing_off": "failed", "cancelled": "cancelled"}'::jsonb

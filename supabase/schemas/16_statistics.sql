@@ -1514,9 +1514,15 @@ select
         and coalesce(w.evidence, w.summary -> 'stopped') is null
     ),
     'shared', h.shared,
-    'hanging', h.hanging,
-    'all_seen', h.all_seen,
-    'seen', h.seen
+    'all_seen', (select h.shared where cardinality(n.jobs) > 1),
+    'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
+    'hanging', case
+      when h.shared <> ''
+        and length(h.code) < 60
+        and (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service())
+        then format('`%s`', regexp_replace(h.code, ' +#[^''"]*$', '')) -- without a comment
+      else 'the call ' || coalesce(h.shared, 'that hangs')
+    end
   )
 from (
   select l.job_type, array_agg(to_jsonb(l) order by l.since) as jobs
@@ -1528,7 +1534,7 @@ from (
         r.workspace_id,
         r.job_id,
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
-        coalesce(r.pulse ->> 'code', '') as code, -- workers before 0.5.6 send none
+        r.pulse ->> 'code' as code, -- missing for workers before 0.5.6
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -1564,24 +1570,9 @@ cross join lateral (
 ) as n
 cross join lateral ( -- the step and the line of code, if they are the same for all silent jobs
   select
-    case
-      when a.is_shared
-        and length(a.code) between 1 and 59
-        and (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service())
-        then format('`%s`', regexp_replace(a.code, ' +#[^''"]*$', '')) -- without a comment
-      else 'the call ' || case when a.is_shared then a.seen else 'that hangs' end
-    end as hanging,
-    case when a.is_shared then a.seen end as shared,
-    case when a.is_shared and a.jobs > 1 then a.seen end as all_seen,
-    case when not a.is_shared then s.jobs[1] ->> 'seen' end as seen
-  from (
-    select
-      count(*) as jobs,
-      min(j ->> 'seen') as seen,
-      case count(distinct j ->> 'code') when 1 then min(j ->> 'code') end as code,
-      count(*) = count(j ->> 'seen') and count(distinct j ->> 'seen') = 1 as is_shared
-    from unnest(n.jobs) as j
-  ) as a
+    case count(distinct coalesce(j ->> 'seen', '')) when 1 then min(j ->> 'seen') end as shared,
+    case count(distinct coalesce(j ->> 'code', '')) when 1 then min(j ->> 'code') end as code
+  from unnest(n.jobs) as j
 ) as h
 where n.jobs <> '{}'
 union all
@@ -2103,7 +2094,14 @@ begin
     f.data -> 'said',
     queue.render_guidance(
       f.reason,
-      queue.number_of(f.data) || f.data || jsonb_build_object(
+      case
+        when f.data @> '{"jobs": 1}' then '{"count": "1 job", "wait": "has waited"}'
+        else jsonb_build_object(
+          'count', (f.data ->> 'jobs') || ' jobs',
+          'wait', 'wait, the oldest',
+          'many', f.data -> 'job_type'
+        )
+      end || f.data || jsonb_build_object(
         'since', f.since,
         -- the sentences about one of all workspaces name the workspace
         'which', case when p_workspace_id is null then f.data -> 'workspace_id' end

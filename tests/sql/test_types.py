@@ -226,13 +226,6 @@ def test_between_two_deploys_the_younger_one_holds(engine: Engine) -> None:
     found = engine.findings()["two_codes"]
     assert found["cause"] == "they serve t"
     assert found["sentence"].endswith("+a and +b and +c; +b is of the newest deploy.")
-    error = {"type": "PayloadRejected", "message": "x"}
-    for version, advice in (("+a", "Worker +a, which rejected it, still runs +a"), ("+b", "Retry")):
-        job_id = engine.enqueue(job_type="t")
-        lease = engine.lease_one(worker=version, job_types=["t"], version=version)
-        engine.settle(lease, "failed", error=error)
-        assert engine.explain(job_id)["next"][-1]["words"].startswith(advice)
-        engine.delete(job_id)
 
     back = {"job_type": "t", "deployed_at": "9999-01-01T00:00:00Z", "max_concurrency": 2}
     assert publish(engine, {**back, "schedules": []})["registered"] == 1
