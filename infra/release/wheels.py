@@ -5,8 +5,6 @@ Building equal sources again gives archives with equal bytes.
 For tests, this module also creates a virtual environment with the wheels and without the checkout.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -16,7 +14,7 @@ import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from infra.release.migrations import empty_database, present_files, scratch
 from infra.release.npm_archive import build_npm_archive
@@ -118,7 +116,7 @@ class Environment:
         return self.folder.with_name("cache")
 
     @classmethod
-    def make(cls, folder: Path, wheels: Path) -> Environment:
+    def make(cls, folder: Path, wheels: Path) -> Self:
         """Create a virtual environment with the wheels of a folder, without downloads."""
         venv.create(folder, symlinks=True)
         environment = cls(folder)

@@ -4,8 +4,6 @@ Each name is loaded at its first use, so that a function that only enqueues need
 worker.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,12 +1,10 @@
 """Settings in a project's supabase/config.toml that are about its local database."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class InvalidConfig(Exception):
@@ -26,7 +24,7 @@ class Config:
     values: dict[str, Any]
 
     @classmethod
-    def read(cls, root: Path) -> Config:
+    def read(cls, root: Path) -> Self:
         """Read the configuration of the project in `root`.
 
         Raises:

@@ -4,8 +4,6 @@ Importing this package does not import boto3. Only the first call that needs bot
 and no call at a cold start needs boto3.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from minutehand.exports import lazy_exports

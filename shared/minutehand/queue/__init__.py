@@ -1,7 +1,5 @@
 """The typed client of the queue's SQL functions, over the Data API or a connection to Postgres."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from minutehand.exports import lazy_exports

@@ -1,7 +1,5 @@
 """HTTP calls of other services, with shared connections, timeouts, size limits and retries."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math
@@ -14,7 +12,7 @@ from datetime import timedelta
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -82,7 +80,7 @@ class NoResponse(Exception):
         return self.kind == "unsent"
 
     @classmethod
-    def of(cls, error: Exception) -> NoResponse:
+    def of(cls, error: Exception) -> Self:
         """Convert an error of httpx to the error class."""
         name = type(error).__name__
         if isinstance(error, UNSENT_ERRORS):

@@ -3,8 +3,6 @@
 Each name is imported at its first use, so that a Lambda handler imports only the modules it needs.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from minutehand.exports import lazy_exports

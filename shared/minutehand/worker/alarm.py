@@ -1,7 +1,5 @@
 """Ends a process whose event loop is blocked, even if a processor keeps Python's global lock."""
 
-from __future__ import annotations
-
 import asyncio
 import faulthandler
 import json
@@ -10,7 +8,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.current_job import record_jobs
@@ -128,7 +126,7 @@ class CrashRecord:
 
     @classmethod
     @cache
-    def of_process(cls, registry: Registry) -> CrashRecord:
+    def of_process(cls, registry: Registry) -> Self:
         """Return the crash record of this process, which all workers in it share."""
         return cls(os.environ.get(CRASH_RECORD), registry)
 

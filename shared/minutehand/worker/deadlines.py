@@ -1,12 +1,10 @@
 """Options, deadlines and extra workers of a tick. A tick is one run of a worker."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
@@ -69,7 +67,7 @@ class TickOptions:
     origin: dict[str, str] | None = None
 
     @classmethod
-    def of(cls, settings: Settings, **options: Any) -> TickOptions:
+    def of(cls, settings: Settings, **options: Any) -> Self:
         """Return the options in the settings.
 
         `options` are the values of the other fields.
@@ -101,7 +99,7 @@ class Deadlines:
     end: float
 
     @classmethod
-    def until(cls, start: float, budget: float) -> Deadlines:
+    def until(cls, start: float, budget: float) -> Self:
         """Return the deadlines of a tick with `budget` seconds, which may be infinite."""
         if math.isinf(budget):
             return cls(start, budget, budget, budget)

@@ -5,8 +5,6 @@ The host adds the exit code and reports the end of the process to the queue. Aft
 queue releases the jobs of the process immediately.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
@@ -15,7 +13,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from minutehand.config import Settings, read_text
 from minutehand.functions.worker.database_access import DatabaseAccess, find_database_access
@@ -59,7 +57,7 @@ class ExitReport:
         #: Worker id of the process's leases. The id is None if the process never leased a job.
         self.worker_id: str | None = None
 
-    def __enter__(self) -> ExitReport:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
