@@ -1962,8 +1962,7 @@ from (
     ),
     (
       'no_processor',
-      'No worker serves {unpublished}.[ It has waited since {since}, with {others} of its type.| '
-        'It has waited since {since}.|][ Workers serve: {served}.]',
+      'No worker serves {unpublished}.[ It has waited since {since}.][ Workers serve: {served}.]',
       'Fix this in code or settings, and deploy: {refusal}',
       'types {job_type}',
       '/types/{job_type}'
@@ -1978,8 +1977,7 @@ from (
     ),
     (
       'no_processor',
-      'No running worker serves the job type {job_type} in the queue {queue}.[ It waits with '
-        '{others} of its type.][ Worker '
+      'No running worker serves the job type {job_type} in the queue {queue}.[ Worker '
         '{last_worker}{process_end} served it, and its last recorded call was at {last_seen}.][ '
         'Workers serve: {served}.][ The key of its last worker expired at {key_expired_at}.]',
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
@@ -2239,8 +2237,8 @@ from (
       'one_worker',
       null,
       'Last attempts with this error: {attempts}, all on worker {worker_id}[ ({version})]. Worker '
-        '{other}[ ({other_version})] completed a job of the type at {finished_at}. If worker '
-        '{worker_id} runs other code, stop it.',
+        '{other}[ ({other_version})] completed a job of the type at {finished_at}. If the '
+        'first runs other code, stop it.',
       'types {job_type}',
       '/types/{job_type}'
     ),
@@ -4434,7 +4432,7 @@ select jsonb_build_object(
   'deadline_at', p_job.deadline_at,
   'used', nullif(p_job.attempts, 0),
   'waited', p_job.error_data -> 'waited',
-  'was_held', case when p_job.error_data ->> 'waited' <> '' then '' end,
+  'was_held', left(p_job.error_data ->> 'waited', 0),
   'cancel_requested_at', p_job.cancel_requested_at,
   'is_retried', case
     when p_job.cancel_requested_at is not null and queue.retry_requested(p_job.id) then ''
@@ -4542,11 +4540,7 @@ select jsonb_build_object(
   ),
   'holder_type', p_held #> '{holder,job_type}',
   'holder_state', p_held #> '{holder,state}',
-  'others', case
-    when p_held @> '{"kind": "no_worker"}' -- up to 999 jobs that also have no worker
-      then queue.other_jobs(nullif((p_held ->> 'waiting')::integer - 1, 0))
-    else p_held #>> '{holder,others}'
-  end,
+  'others', p_held #> '{holder,others}',
   'held_since', p_held -> 'since'
 )
 from (

@@ -1329,9 +1329,9 @@ select
     'completed', nullif(min(c.completed), 0),
     'used', concat(
       concat_ws(' to ', min(r.fewest), nullif(max(r.most), min(r.fewest))),
-      ' of ' || nullif(min(r.least_allowed), case -- one limit for all jobs
-        when min(r.least_allowed) < max(r.most_allowed) then min(r.least_allowed)
-      end)
+      ' of ' || case -- one limit for all jobs
+        when min(r.least_allowed) = max(r.most_allowed) then max(r.most_allowed)
+      end
     ),
     'advice', queue.one_worker_advice(min(r.job_ids), min(r.since))
       || queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
@@ -2126,13 +2126,12 @@ comment on function public.explain_queue is
   'completed, completed_until, next: [{kind, words, command, path, guess}]}], attention: '
   '[{workspace_id, kind, job_type, jobs, more, job_ids, since, error, print, next, nearest, seen, '
   'reason}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, '
-  'job_types, keys}], backlog, last_tick_seconds}. silent has the time of the last update of each '
-  'silent job, unserved the job types that no worker serves, completed the jobs of a type with '
-  'retries that completed in the last hour, completed_until a time after which none was counted. '
-  'attention has up to 200 ids of the jobs that are silent, have no_worker, are retrying or failed '
-  'in the last hour. print: identifies the error, and ends the key of a finding about it. reason: '
-  'of the finding about jobs that have no_worker. Only '
-  'operators may omit p_workspace_id.';
+  'job_types, keys}], backlog, last_tick_seconds}. silent: time of the last update of each silent '
+  'job. unserved: job types that no worker serves. completed: jobs of a type with retries that '
+  'completed in the last hour. completed_until: time after which none was counted. attention: up '
+  'to 200 ids of jobs that are silent, have no_worker, are retrying or failed in the last hour. '
+  'print: identifies the error, and ends the key of a finding about it. Only operators may omit '
+  'p_workspace_id.';
 select queue.allow(
   'authenticated, job_worker, service_role',
   'public.explain_queue'
