@@ -157,22 +157,28 @@ class UserQueue(CallerFunctions):
         return list(job.events)
 
     async def workspace_feed(
-        self, workspace_id: WorkspaceId | str, cursor: str | None = None
+        self, workspace_id: WorkspaceId | str, cursor: str | None = None, *, limit: int = 500
     ) -> FeedPage:
-        """Return up to 500 state changes of a workspace's jobs.
+        """Return a page of state changes of a workspace's jobs.
 
         Without a cursor, the feed begins now.
         """
         page = reading(FeedPage)
-        return await self.call("event_feed", parse=page, workspace_id=workspace_id, cursor=cursor)
+        return await self.call(
+            "event_feed", parse=page, workspace_id=workspace_id, cursor=cursor, limit=limit
+        )
 
-    async def session_feed(self, session_id: str, cursor: str | None = None) -> FeedPage:
-        """Return up to 500 events of a session's jobs, except logs.
+    async def session_feed(
+        self, session_id: str, cursor: str | None = None, *, limit: int = 500
+    ) -> FeedPage:
+        """Return events of a session's jobs, except logs.
 
         Without a cursor, the page begins at the first event.
         """
         page = reading(FeedPage)
-        return await self.call("session_feed", parse=page, session_id=session_id, cursor=cursor)
+        return await self.call(
+            "session_feed", parse=page, session_id=session_id, cursor=cursor, limit=limit
+        )
 
     async def cancel(self, job_id: JobId | str, *, retry: bool = False) -> Job:
         """Cancel a job that has not ended.

@@ -115,7 +115,7 @@ def token_missing() -> ApiError:
     return unauthorized("send a user's access token as a bearer token", presented=False)
 
 
-def not_found(resource: str) -> ApiError:
+def not_found(resource: str = "job") -> ApiError:
     """Return a 404.
 
     The error is the same whether the row does not exist or the caller may not see it.
