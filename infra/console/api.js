@@ -11,12 +11,11 @@ const WRITE_MS = 20_000;
 const UNRESPONSIVE_MS = 5000;
 const RETRY_MS = 5000;
 
-/** Error response of the HTTP API, with the error's code, detail and request id. */
+/** Error response of the HTTP API, with the error's code and request id. */
 class ApiError extends Error {
-  constructor({ status, code, error, detail, request_id: requestId, retryAfter }) {
+  constructor({ status, code = null, error, request_id: requestId = null, retryAfter = null }) {
     super(error || (status >= 500 ? "The server failed" : "The server rejected the request"));
-    const known = { code: code ?? null, detail: detail ?? null, requestId: requestId ?? null };
-    Object.assign(this, { name: "ApiError", status, ...known, retryAfter: retryAfter ?? null });
+    Object.assign(this, { name: "ApiError", status, code, requestId, retryAfter });
   }
 
   /** Is true if the server responded and rejected the call, so that a repetition would fail too. */
@@ -133,10 +132,9 @@ export async function start() {
 
 /** Fetch with a timeout, because supabase-js sets no timeout for the calls of Supabase Auth. */
 function fetchWithTimeout(input, init = {}) {
-  const signals = [AbortSignal.timeout(WRITE_MS)];
-  if (init.signal) signals.push(init.signal);
-  if (new URL(input).pathname.startsWith("/rest/")) signals.push(reads.signal);
-  return fetch(input, { ...init, signal: AbortSignal.any(signals) });
+  const isRead = new URL(input).pathname.startsWith("/rest/");
+  const signals = [AbortSignal.timeout(WRITE_MS), init.signal, isRead && reads.signal];
+  return fetch(input, { ...init, signal: AbortSignal.any(signals.filter(Boolean)) });
 }
 
 const SESSION_KEY = "minutehand.session";
@@ -212,12 +210,10 @@ export function chooseWorkspace(id) {
   session.set({ ...now, workspace });
 }
 
-async function token({ fresh = false } = {}) {
-  const renew = () => (fresh ? client.auth.refreshSession() : client.auth.getSession());
-  const onTimeout = ({ message }) => ({ data: {}, error: new Error(message) });
-  const { data: renewed, error } = await withTimeout(renew, AbortSignal.timeout(READ_MS)).catch(
-    onTimeout,
-  );
+/** Return the user's token. `refreshSession` as `method` renews a token that is not old yet. */
+async function token(method = "getSession") {
+  const call = withTimeout(() => client.auth[method](), AbortSignal.timeout(READ_MS));
+  const { data: renewed, error } = await call.catch((timeout) => ({ data: {}, error: timeout }));
   const isRefused = error?.status >= 400 && error.status < 500;
   if (error && !isRefused) {
     // an outage of Supabase Auth must not sign the user out
@@ -243,12 +239,14 @@ async function token({ fresh = false } = {}) {
  * repeat the call once. Repeat the call while the API rejects it because another transaction
  * changes the same job.
  */
-export async function request(method, path, { body, query, headers, signal, as = "json" } = {}) {
+export async function request(
+  method,
+  path,
+  { body, query = {}, headers, signal, as = "json" } = {},
+) {
   const url = new URL(path, location.origin);
-  for (const [name, value] of Object.entries(query ?? {})) {
-    for (const item of [value].flat())
-      if (item !== null && item !== undefined && item !== "") url.searchParams.append(name, item);
-  }
+  for (const [name, value] of Object.entries(query))
+    if (value != null) url.searchParams.set(name, value);
   const send = async (bearer) => {
     const timeout = AbortSignal.timeout(WRITE_MS);
     try {
@@ -269,25 +267,19 @@ export async function request(method, path, { body, query, headers, signal, as =
   };
   const attempt = async () => {
     let response = await send(await token());
-    if (response.status === 401) response = await send(await token({ fresh: true }));
+    if (response.status === 401) response = await send(await token("refreshSession"));
     if (response.ok) return { response };
     const retryAfter = Number.parseInt(response.headers.get("Retry-After") ?? "", 10) || null; // s
     const { status } = response;
-    return { error: new ApiError({ status, retryAfter, ...(await readError(response)) }) };
+    // the body may be an HTML page of a gateway, and the status is enough for the error
+    const problem = await response.json().catch(() => ({}));
+    return { error: new ApiError({ status, retryAfter, ...problem }) };
   };
   const { response, error } = await retryWhileLocked(attempt, signal);
   if (error) throw error;
   if (method !== "GET") shared = { of: null }; // explain the problems that the change has left
   if (response.status === 204) return null;
   return as === "blob" ? response.blob() : response.json();
-}
-
-async function readError(response) {
-  try {
-    return await response.json();
-  } catch {
-    return {}; // the body is an HTML page of a gateway, and the status is enough for the error
-  }
 }
 
 /**

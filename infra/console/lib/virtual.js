@@ -9,19 +9,10 @@ import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 const OVERSCAN = 8;
 
 /**
- * Return the range of rows that fit into the view, from `start` to `end` (exclusive), the range of
- * rows to draw, from `first` to `last` (exclusive), and the heights in pixels of the empty spaces
- * above and below the drawn rows.
+ * Return the `ref` of the element that scrolls, the element (`box`), the range of rows that fit
+ * into the view, from `start` to `end` (exclusive), the range of rows to draw, from `first` to
+ * `last` (exclusive), and the heights in pixels of the empty spaces above and below the drawn rows.
  */
-function rowsInView({ count, rowHeight, top, height }) {
-  const start = Math.floor(top / rowHeight);
-  const end = Math.ceil((top + height) / rowHeight);
-  const first = Math.max(0, Math.min(count, start - OVERSCAN));
-  const last = Math.min(count, end + OVERSCAN);
-  const heights = { before: first * rowHeight, after: (count - last) * rowHeight };
-  return { start, end, first, last, ...heights };
-}
-
 export function useVirtual({ count, rowHeight }) {
   const box = useRef(null);
   const [element, setElement] = useState(null);
@@ -50,5 +41,10 @@ export function useVirtual({ count, rowHeight }) {
       element.removeEventListener("scroll", soon);
     };
   }, [element]);
-  return { ref, box, ...rowsInView({ count, rowHeight, ...view }) };
+  const start = Math.floor(view.top / rowHeight);
+  const end = Math.ceil((view.top + view.height) / rowHeight);
+  const first = Math.max(0, Math.min(count, start - OVERSCAN));
+  const last = Math.min(count, end + OVERSCAN);
+  const heights = { before: first * rowHeight, after: (count - last) * rowHeight };
+  return { ref, box, start, end, first, last, ...heights };
 }

@@ -63,11 +63,10 @@ export const Logo = () =>
       stroke-width="1.8"
       opacity=".35" />
     <path
-      d="M12 2.5a9.5 9.5 0 0 1 8.2 4.75"
+      d="M12 2.5a9.5 9.5 0 0 1 8.2 4.75M12 12 17.6 8.8"
       fill="none"
       stroke="var(--accent)"
       stroke-width="2.4"
       stroke-linecap="round" />
-    <path d="M12 12 17.6 8.8" stroke="var(--accent)" stroke-width="2.4" stroke-linecap="round" />
     <circle cx="12" cy="12" r="1.7" fill="currentColor" />
   </svg>`;

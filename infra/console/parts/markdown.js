@@ -11,42 +11,44 @@ const MAX_DEPTH = 40;
 /** Maximum length of code that gets colours, because colouring longer code would block the page. */
 const MAX_COLOURED = 10_000;
 let depth = 0;
-let lexer = (text) => [{ raw: text }];
-let loading = null;
-let highlighter = null;
-let loadingHighlighter = null;
+
+const loadParser = () => import("marked");
+const loadHighlighter = () => import("highlight.js/lib/common");
+/** The loaded libraries, by the functions that load them. */
+const libraries = new Map();
+
+/** Return the library that `load` loads, or undefined before it is loaded or if it cannot be. */
+function useLibrary(load) {
+  const [library, setLibrary] = useState(libraries.get(load));
+  useEffect(() => {
+    const keep = (loaded) => {
+      libraries.set(load, loaded);
+      setLibrary(loaded);
+    };
+    load().then(keep, () => {});
+  }, []);
+  return library;
+}
 
 /**
  * Shows Markdown that a language model or a person has written. `isPartial` says whether the text
  * is still being written.
  */
 export function Markdown({ text, isPartial = false }) {
-  const [current, setCurrent] = useState(() => lexer);
-  useEffect(() => {
-    loading ??= import("marked").then((library) => (lexer = library.lexer));
-    loading.then(
-      () => setCurrent(() => lexer),
-      () => {}, // without the library, the text is shown unformatted
-    );
-  }, []);
+  const parser = useLibrary(loadParser);
   const grown = useRef(NOTHING);
   const tokens = useMemo(() => {
+    const parse = (part) => {
+      try {
+        return parser.lexer(part);
+      } catch {
+        return [{ raw: part }]; // the library is not loaded, or the Markdown nests too deeply for it
+      }
+    };
     grown.current = isPartial ? growTokens(grown.current, text, parse) : NOTHING;
     return isPartial ? grown.current.tokens : parse(text);
-  }, [text, isPartial, current]);
+  }, [text, isPartial, parser]);
   return html`<div class="markdown" dir="auto">${tokens.map(renderOnce)}</div>`;
-}
-
-/**
- * Return the Markdown tokens of a text. If the Markdown nests too deeply for the library, return
- * the text as one token.
- */
-function parse(text) {
-  try {
-    return lexer(text);
-  } catch {
-    return [{ raw: text }];
-  }
 }
 
 const rendered = new WeakMap();
@@ -122,19 +124,14 @@ const RENDERERS = {
 };
 
 /**
- * Shows code with colours. The library that colours the code escapes all HTML, and is loaded with
- * the first code block.
+ * Shows code, with colours once the library that colours it is loaded. This library escapes all
+ * HTML.
  */
 function Code({ text, lang }) {
-  const [current, setCurrent] = useState(highlighter);
-  useEffect(() => {
-    loadingHighlighter ??= import("highlight.js/lib/common").then(
-      (library) => (highlighter = library.default),
-    );
-    loadingHighlighter.then(setCurrent, () => {}); // without the library, no colours
-  }, []);
-  if (!current?.getLanguage(lang) || text.length > MAX_COLOURED) return html`<code>${text}</code>`;
-  const { value } = current.highlight(text, { language: lang, ignoreIllegals: true });
+  const highlighter = useLibrary(loadHighlighter)?.default;
+  if (!highlighter?.getLanguage(lang) || text.length > MAX_COLOURED)
+    return html`<code>${text}</code>`;
+  const { value } = highlighter.highlight(text, { language: lang, ignoreIllegals: true });
   return html`<code dangerouslySetInnerHTML=${{ __html: value }} />`;
 }
 

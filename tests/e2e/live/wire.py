@@ -4,7 +4,10 @@ The unit tests of follow have lost, repeated and swapped messages.
 """
 
 import asyncio
+from contextlib import closing, suppress
 from typing import Self
+
+from minutehand.tasks import end_tasks, first_of
 
 
 class Wire:
@@ -17,7 +20,7 @@ class Wire:
     def __init__(self, port: int) -> None:
         self.is_hole = False
         self._port = port
-        self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
+        self._links: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -25,10 +28,7 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writers in self._links.values():
-            for writer in writers:
-                writer.transport.abort()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        await end_tasks(self._links)
 
     @property
     def url(self) -> str:
@@ -36,35 +36,20 @@ class Wire:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass data on until one side disconnects."""
         task = asyncio.current_task()
         assert task is not None
-        writers = self._links[task] = [writer]
-        try:
+        self._links.add(task)
+        task.add_done_callback(self._links.discard)
+        with closing(writer), suppress(OSError):
             server, up = await asyncio.open_connection("127.0.0.1", self._port)
-            writers.append(up)
-            await self._relay((reader, up), (server, writer))
-        except OSError:
-            pass  # a side has disconnected
-        finally:
-            del self._links[task]
-            for each in writers:
-                each.close()
+            with closing(up):
+                await first_of(self._relay(reader, up), self._relay(server, writer))
 
-    async def _relay(self, *ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
-        """Pass data on until one side disconnects."""
-
-        async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            is_silent = False
-            while data := await reader.read(65536):
-                is_silent = is_silent or self.is_hole
-                if not is_silent:
-                    writer.write(data)
-                    await writer.drain()
-
-        tasks = [asyncio.create_task(pass_on(*way)) for way in ways]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_silent = False
+        while data := await reader.read(65536):
+            is_silent = is_silent or self.is_hole
+            if not is_silent:
+                writer.write(data)
+                await writer.drain()

@@ -17,6 +17,7 @@ from tests.e2e.npm.stranger import npm
 from tests.support.paths import ROOT
 from tests.support.shared import made_once_in
 from tests.support.stacks import RunningStack, project_stack
+from tests.support.stranger import write_files
 
 PAGE = ROOT / "shared" / "minutehand" / "pages" / "nextjs.md"
 #: A project of `create-next-app` with pages for the tests. Its lock file pins the versions.
@@ -94,10 +95,7 @@ def write_project(folder: Path, environment: Environment, package: Path) -> None
     subprocess.run(["cp", "-al", f"{packages}/node_modules", folder], check=True)
     shutil.copytree(package, folder / "node_modules" / "minutehand")
     environment.minutehand(folder, "install", ".", "--tenancy", "personal")
-    for name, text in {**files_of(PAGE), "jobs/processors/paced.py": PACED}.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    write_files(folder, {**files_of(PAGE), "jobs/processors/paced.py": PACED})
     (folder / "scripts").mkdir()
 
 

@@ -12,11 +12,13 @@ from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.npm.stranger import REACTS, Stranger
+from tests.support.pages import blocks
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
+from tests.support.stranger import write_files
 
-README = ROOT / "infra" / "console" / "npm" / "README.md"
-RECIPES = ROOT / "shared" / "minutehand" / "pages" / "recipes.md"
+README = (ROOT / "infra/console/npm/README.md").read_text()
+FOLLOW, TYPES, WORDS, *_ = blocks(README, "ts")
 
 PRELUDE = """\
 declare const process: { env: Record<string, string>; exit(code: number): never };
@@ -123,32 +125,26 @@ export const wrong: (Svelte & Vue)["job-id"] = 3;
 """
 
 
-def examples(page: Path = README, *, language: str = "ts") -> list[str]:
-    """Return the TypeScript examples of a page in order."""
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
-
-
 @pytest.fixture(scope="module")
 def typed(stranger: Stranger) -> Stranger:
     """The user's project with the README's job types, and the examples that no test runs."""
     module = 'import { createClient } from "@supabase/supabase-js";\n'
     server = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
     server += "declare function createClient(): Promise<SupabaseClient>;\n"
-    [component] = examples(language="tsx")
-    _, types, words, *_ = examples()
-    action, webhook = examples(RECIPES)
-    [live] = examples(ROOT / "README.md")
+    [component] = blocks(README, "tsx")
+    recipes = ROOT / "shared/minutehand/pages/recipes.md"
+    action, webhook = blocks(recipes.read_text(), "ts")
+    [live] = blocks((ROOT / "README.md").read_text(), "ts")
     texts = {
-        "jobs.d.ts": f'import "minutehand";\n{types}',
+        "jobs.d.ts": f'import "minutehand";\n{TYPES}',
         "supabase.ts": f'{module}export const supabase = createClient("http://x", "k");\n',
         "component.tsx": component,
-        "words.ts": words,
+        "words.ts": WORDS,
         "webhook.ts": STRIPE + webhook,
         "action.ts": server + action,
         "live.ts": LIVE + live,
     }
-    for file, text in texts.items():
-        (stranger.folder / file).write_text(text)
+    write_files(stranger.folder, texts)
     return stranger
 
 
@@ -188,8 +184,7 @@ def test_without_declared_job_types_only_valid_options_compile(stranger: Strange
     Invalid options do not compile.
     """
     files = {"closed.ts": CLOSED, "solid.tsx": SOLID, "frameworks.ts": FRAMEWORKS}
-    for file, text in {"none.d.ts": "export {};\n", **files}.items():
-        (stranger.folder / file).write_text(text)
+    write_files(stranger.folder, {"none.d.ts": "export {};\n", **files})
 
     assert stranger.compile(*files, types="none.d.ts") == ""
 
@@ -201,12 +196,10 @@ def test_the_readme_s_program_sees_its_job_live_to_completed(
 
     All examples and the types of React compile. Other payloads, types and streams do not.
     """
-    follow, *_ = examples()
-    program = f"{PRELUDE}{follow}process.exit(0);\n"
+    program = f"{PRELUDE}{FOLLOW}process.exit(0);\n"
     # The jobs of this stack are in the schema `public`.
     program = program.replace('(supabase, "minutehand")', '(supabase, "public")')
-    (typed.folder / "program.ts").write_text(program)
-    (typed.folder / "strict.ts").write_text(STRICT)
+    write_files(typed.folder, {"program.ts": program, "strict.ts": STRICT})
     others = ("component.tsx", "action.ts", "live.ts", "webhook.ts", "words.ts")
     assert typed.compile("program.ts", "strict.ts", *others) == ""
 

@@ -13,6 +13,7 @@ import {
   watchJob,
 } from "../../../infra/console/lib/jobs.js";
 import { QueueError } from "../../../infra/console/lib/jobs/client.js";
+import { skipPauses } from "./clock.mjs";
 
 const ID = "00000000-0000-7000-8000-000000000001";
 const JOB = { id: ID, status: "completed", last_seq: 1, finished_at: "2026-11-20T08:00:00Z" };
@@ -22,16 +23,7 @@ const asked = [];
 let server;
 let client;
 
-// A pause between two tries takes no real time. It moves the clock instead. Time-outs are longer.
-const { setTimeout: wait } = globalThis;
-const { now } = Date;
-let skipped = 0;
-Date.now = () => now() + skipped;
-globalThis.setTimeout = (run, ms, ...given) => {
-  if (ms > 1500) return wait(run, ms, ...given);
-  skipped += ms;
-  return wait(run, 0, ...given);
-};
+skipPauses(1500); // pauses between two tries
 
 before(async () => {
   server = createServer((request, response) => {

@@ -3,16 +3,9 @@
 
 import assert from "node:assert/strict";
 import { before, beforeEach, test } from "node:test";
+import { skipPauses } from "./clock.mjs";
 
-// Pauses between the tries of supabase-js take no real time. They move the clock instead.
-const { setTimeout: wait } = globalThis;
-const { now } = Date;
-let skipped = 0;
-Date.now = () => now() + skipped;
-globalThis.setTimeout = (run, ms = 0, ...given) => {
-  if (ms > 20_000) return wait(run, ms, ...given); // a time-out
-  return wait(() => ((skipped += ms), run(...given)));
-};
+skipPauses(20_000); // pauses between the tries of supabase-js
 
 globalThis.location = { origin: "http://console" };
 globalThis.localStorage = { getItem: () => null };
@@ -94,7 +87,7 @@ for (const [state, status, wanted] of [
     accepted = Infinity;
     auth = state;
     await assert.rejects(request("GET", "/api/jobs"), { name: "ApiError", status });
-    for (let n = 0; n < 5; n += 1) await new Promise((then) => wait(then));
+    for (let n = 0; n < 5; n += 1) await new Promise((then) => setTimeout(then));
     assert.deepEqual([sent.length, session.get().status], [1, wanted]);
     const { reason } = session.get();
     assert.equal(reason?.startsWith("Your session has ended") ?? false, wanted === "out");
