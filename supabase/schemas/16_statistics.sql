@@ -1243,7 +1243,10 @@ retrying as materialized (
     'retrying' as kind,
     j.job_type,
     count(*) as jobs,
-    bool_or(j.is_cut) or row_number() over (order by count(*) desc) = 50 as more,
+    bool_or(j.is_cut) or (
+      count(*) over () > 50
+      and row_number() over (order by count(*) desc) = 50
+    ) as more,
     (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
