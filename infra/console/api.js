@@ -179,14 +179,11 @@ async function readWorkspaces(userId, isOperator) {
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
   ]);
-  const roles = new Map(
-    memberships.map((membership) => [membership.workspace_id, membership.role]),
-  );
   const defaultRole = isOperator ? "manager" : "member"; // staff have a manager's rights
-  return workspaces.map((workspace) => ({
-    ...workspace,
-    role: roles.get(workspace.id) ?? defaultRole,
-  }));
+  return workspaces.map((workspace) => {
+    const own = memberships.find(({ workspace_id: id }) => id === workspace.id);
+    return { ...workspace, role: own?.role ?? defaultRole };
+  });
 }
 
 export async function signIn(email, password) {

@@ -87,8 +87,7 @@ export function followLinks() {
       event.altKey
     )
       return;
-    const target = event.target;
-    const link = target?.closest?.("a[href]");
+    const link = event.target.closest?.("a[href]");
     if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin)
       return;
     if (link.hash && link.pathname === location.pathname) return;

@@ -18,11 +18,9 @@ export interface JobTypes {}
  * any names, each a text or a list. A stream is missing as long as the job has not written to the
  * stream.
  */
-export type OutputOf<T extends JobType> = T extends keyof JobTypes
-  ? JobTypes[T] extends { output: infer O }
-    ? Partial<O>
-    : { [stream: string]: undefined }
-  : { [stream: string]: any };
+export type OutputOf<T extends JobType> = Partial<
+  Declared<T, "output", { [stream: string]: undefined }, { [stream: string]: any }>
+>;
 /** Name of a stream of a job type. */
 export type StreamOf<T extends JobType> = T extends keyof JobTypes
   ? JobTypes[T] extends { output: infer O }
@@ -32,16 +30,17 @@ export type StreamOf<T extends JobType> = T extends keyof JobTypes
 
 /** Name of a job type. Any string is allowed until you declare a job type. */
 export type JobType = [keyof JobTypes] extends [never] ? string : Extract<keyof JobTypes, string>;
-export type PayloadOf<T extends JobType> = T extends keyof JobTypes
-  ? JobTypes[T] extends { payload: infer P }
-    ? P
-    : never
-  : JsonObject;
-export type ResultOf<T extends JobType> = T extends keyof JobTypes
-  ? JobTypes[T] extends { result: infer R }
-    ? R
-    : unknown
-  : unknown;
+export type PayloadOf<T extends JobType> = Declared<T, "payload", never, JsonObject>;
+export type ResultOf<T extends JobType> = Declared<T, "result", unknown, unknown>;
+/**
+ * Field of a job type as declared in `JobTypes`, `Missing` if the declaration lacks the field, or
+ * `Open` if the job type is not declared.
+ */
+type Declared<T extends JobType, Field extends string, Missing, Open> = T extends keyof JobTypes
+  ? JobTypes[T] extends { [F in Field]: infer Value }
+    ? Value
+    : Missing
+  : Open;
 
 export type JobStatus = "pending" | "processing" | "waiting" | "completed" | "failed" | "cancelled";
 export type JobState =

@@ -40,9 +40,7 @@ export function download(name, content, type = "text/plain;charset=utf-8") {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
-  document.body.append(link);
   link.click();
-  link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 

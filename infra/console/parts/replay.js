@@ -26,20 +26,18 @@ export function ReplayDialog({ job, from, isCopy = Boolean(from), onDone, onClos
     }
     onClose();
   };
-  return html`<${DialogForm}
-    title=${from ? `Run again from ${from}` : isCopy ? "Duplicate" : "Retry with another payload"}
-    action=${from ? "Run again" : isCopy ? "Duplicate" : "Retry"}
-    run=${run}
-    onClose=${onClose}
-    wide>
+  const [title, action, effect] = from
+    ? [
+        `Run again from ${from}`,
+        "Run again",
+        "A new job. It keeps the finished steps before this one.",
+      ]
+    : isCopy
+      ? ["Duplicate", "Duplicate", "A new job with the same type."]
+      : ["Retry with another payload", "Retry", "Finished steps are kept."];
+  return html`<${DialogForm} title=${title} action=${action} run=${run} onClose=${onClose} wide>
     <p class="muted">
-      ${
-        from
-          ? "A new job. It keeps the finished steps before this one."
-          : isCopy
-            ? "A new job with the same type."
-            : "Finished steps are kept."
-      }
+      ${effect}
       ${isCopy && !ENDED.has(job.status) && " The first job has not ended, so both may run."}
     </p>
     ${area("Payload (JSON)", text, setText)}

@@ -36,16 +36,14 @@ export const table = ({ label, rows, key, cards = false, attributes }, columns) 
     <table class=${cards ? "table cards" : "table"}>
       <thead>
         <tr>
-          ${columns.map(({ name, className: of }) =>
-            name === "Actions"
-              ? html`<th scope="col" key=${name}><span class="hidden">${name}</span></th>`
-              : html`<th
-                scope="col"
-                key=${name}
-                class=${headClasses(of)}
-                title=${definitionOf(name)}>
-                ${name}
-              </th>`,
+          ${columns.map(
+            ({ name, className: of }) => html`<th
+              scope="col"
+              key=${name}
+              class=${headClasses(of)}
+              title=${definitionOf(name)}>
+              <span class=${name === "Actions" && "hidden"}>${name}</span>
+            </th>`,
           )}
         </tr>
       </thead>

@@ -13,6 +13,14 @@ from tests.support.shared import made_once
 __all__ = ["browser"]
 
 
+#: The module of the project's client, under the names of the examples and of the tests.
+SUPABASE = """\
+import { createClient } from "@supabase/supabase-js";
+export const supabase = createClient("http://x", "k");
+export { supabase as client };
+"""
+
+
 @pytest.fixture(scope="session")
 def npm_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive of the npm package, built as `make dist` does."""
@@ -34,4 +42,6 @@ def stranger(npm_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Str
     """A new npm project with the package and its dependencies."""
     types = [f"types-react-{version}@npm:@types/react@{version}" for version in REACTS]
     others = ["solid-js@1", "svelte@5", "vue@3"]
-    return Stranger.make(tmp_path_factory.mktemp("stranger"), npm_archive, *types, *others)
+    folder = tmp_path_factory.mktemp("stranger")
+    (folder / "supabase.ts").write_text(SUPABASE)
+    return Stranger.make(folder, npm_archive, *types, *others)

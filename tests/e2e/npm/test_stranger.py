@@ -29,12 +29,11 @@ const {
 
 
 CLOSED = """\
-import { createClient } from "@supabase/supabase-js";
+import { client } from "./supabase.js";
 import {
   enqueue, enqueueMany, emitEvent, outputOf, replay, waitAll, watchJob, watchJobs,
 } from "minutehand";
 import "minutehand/element";
-const client = createClient("http://x", "k");
 const to = { workspace_id: "w" };
 watchJobs(client, { ...to, mine: true, status: "failed", state: ["queued"] }, {
   onEnd: ({ status, glimpse }) => console.log(status, glimpse),
@@ -62,11 +61,10 @@ window.addEventListener("jobchange", ({ detail }) => console.log(detail.job?.id)
 """
 #: Uses of declared job types. The wrong ones must not compile.
 STRICT = """\
-import { createClient } from "@supabase/supabase-js";
+import { client } from "./supabase.js";
 import { enqueue, outputOf, watchJob } from "minutehand";
 import { JobChatTransport } from "minutehand/ai-sdk";
 const to = { workspace_id: "w" };
-const client = createClient("http://x", "k");
 const { job } = await enqueue(client, "invoices.mail", { invoice: 1 }, to);
 export const sent: string[] | undefined = job.result?.sent_to;
 // @ts-expect-error no such job type
@@ -103,9 +101,8 @@ declare const stripe: { webhooks: { constructEvent(body: string, signature: stri
 """
 SOLID = """\
 /** @jsxImportSource solid-js */
-import { createClient } from "@supabase/supabase-js";
+import { client } from "./supabase.js";
 import type {} from "minutehand/solid";
-export const client = createClient("http://x", "k");
 export const Job = () => (
   <minutehand-job client={client} job-id="id" on:jobend={({ detail }) => detail.job?.status} />
 );
@@ -128,7 +125,6 @@ export const wrong: (Svelte & Vue)["job-id"] = 3;
 @pytest.fixture(scope="module")
 def typed(stranger: Stranger) -> Stranger:
     """The user's project with the README's job types, and the examples that no test runs."""
-    module = 'import { createClient } from "@supabase/supabase-js";\n'
     server = 'import type { SupabaseClient } from "@supabase/supabase-js";\n'
     server += "declare function createClient(): Promise<SupabaseClient>;\n"
     [component] = blocks(README, "tsx")
@@ -137,7 +133,6 @@ def typed(stranger: Stranger) -> Stranger:
     [live] = blocks((ROOT / "README.md").read_text(), "ts")
     texts = {
         "jobs.d.ts": f'import "minutehand";\n{TYPES}',
-        "supabase.ts": f'{module}export const supabase = createClient("http://x", "k");\n',
         "component.tsx": component,
         "words.ts": WORDS,
         "webhook.ts": STRIPE + webhook,
