@@ -45,6 +45,8 @@ _CHUNK_PATTERNS = (
         r"""(["'])(?:(?!\2).)+\2""",
         r"\1\2{}\2",
     ),
+    # errors of HTTP clients: Illegal header value b'…'
+    (r"""(?i)(header value:?\s+b?)(["'])(?:(?!\2).)+\2""", r"\1\2{}\2"),
     (r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*", r"\1 {}"),
     (r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*", r"\1 {}"),
     # secret parts of addresses: webhooks of chat services, and Telegram's bots

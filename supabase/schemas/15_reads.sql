@@ -1491,8 +1491,9 @@ from (
       ),
       (
         'prepared',
-        'Its connection has lost a prepared statement ({code}), as with a pooler in transaction '
-          'mode. Turn prepared statements off in the driver, or connect in session mode.'
+        'The session of its connection lacks a prepared statement or has it already ({code}), as '
+          'with a pooler in transaction mode. Turn prepared statements off in the driver, or '
+          'connect in session mode.'
       ),
       (
         'lock',
@@ -1515,6 +1516,7 @@ from (
         'The database lacks an object that its query or call names ({code}). Apply the migration '
           '(for Minutehand, see `minutehand doctor`), or fix the query.'
       ),
+      ('query', 'The database cannot run the query[ at {place}] ({code}). Correct the query.'),
       ('result', 'The result that the processor returned was rejected. Fix the code, and deploy.'),
       (
         'rejected',
@@ -1562,6 +1564,11 @@ from (
       ),
       ('request', 'Fix the request that was rejected ({code}).'),
       (
+        'request:own',
+        'The client rejected its own request ({code}). Correct it, for example a line break at the '
+          'end of a key in a header.'
+      ),
+      (
         'sequence',
         'A sequence has no further number ({code}). Raise its limit, or change the sequence and '
           'its column to `bigint`.'
@@ -1570,6 +1577,23 @@ from (
         'connections',
         'All connections of the client were in use ({code}). Close each response, for example by '
           '`with`, or allow more connections.'
+      ),
+      (
+        'connections:pool',
+        'The pool had no free connection in time ({code}). If all are in use, return each after '
+          'its use, for example by `with`, or allow more. If the pool cannot connect, the log of '
+          'the worker says why.'
+      ),
+      (
+        'closed',
+        'The call used a connection, client or event loop that was already closed. Open one in '
+          'each job, or use a pool that replaces closed ones. If the worker keeps the closed one, '
+          'start the worker again.'
+      ),
+      (
+        'library',
+        'The library {error_path}, or one that it needs, could not be loaded. Add it to the image '
+          'or the layer of the worker.'
       ),
       (
         'slow',
@@ -1595,7 +1619,7 @@ from (
       (
         'unavailable:closed',
         '[{address}|The other service] closed or rejected the connection ({code}). See whether it '
-          'restarts.'
+          'restarts, and whether the worker replaces closed connections.'
       ),
       (
         'unavailable:port',
@@ -2412,13 +2436,12 @@ from (
       ),
       (
         'stopped',
-        'Workers that ran it were stopped {stops} before it ended, usually by SIGTERM, the last at '
-          '{last_at}.'
+        'Workers that ran it were stopped {stops} before it ended, the last at {last_at}.'
       ),
       (
         'stopped_jobs',
-        'Jobs whose workers were stopped again and again before they ended, usually by SIGTERM: at '
-          'least {jobs}, the first stop at {since}.'
+        'Jobs whose workers were stopped again and again before they ended: at least {jobs}, the '
+          'first stop at {since}.'
       ),
       (
         'recursion',
@@ -4030,20 +4053,25 @@ select
           when e.evidence ? 'exit_code' then 'exit'
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
-        when e.sqlstate ~ '^(42|PGRST2)' then 'schema'
+        when e.sqlstate in ('26000', '42P05') then 'prepared'
+        when e.sqlstate ~ '^(3D|3F|42(P01|70[34]|883)|PGRST2)' then 'schema'
+        when e.sqlstate ^@ '42' then 'query'
         when e.status in ('401', '407') or e.sqlstate ^@ '28'
-            or e.errno ~ '^(SMTP 53[45]|ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch)'
+            or e.errno ~ '^(SMTP 53[45]|ExpiredToken|InvalidAccessKey|InvalidClient|MissingAuth)'
+            or e.errno ~ '^(Incomplete|)Signature|^AuthFailure|^UnrecognizedCl|CredentialsError$'
           then 'credentials'
-        when e.errno ~ '^(Throttling|TooManyRequests|SlowDown)' or e.status = '429' then 'rate'
-        when e.status = '403' then 'forbidden'
+        when e.errno ~ 'Throttl|TooManyRequests|SlowDown|(Limit|Throughput)Exceeded'
+            or e.status = '429'
+          then 'rate'
+        when e.errno ~ '^(AccessDenied|AuthorizationError|Unauthorized)' or e.status = '403' then 'forbidden'
         when e.sqlstate = '2200H' then 'sequence'
         when e.sqlstate ~ '^2[23]' then 'value'
         when e.sqlstate = '57014' then 'statement'
         when e.status ~ '^30[12378]' then 'redirect'
-        when e.status ^@ '4' or e.errno ^@ 'SMTP 5'
-            or e.errno in ('InvalidHeader', 'LocalProtocolError')
-          then 'request'
-        when e.sqlstate = '26000' then 'prepared'
+        when e.status ^@ '4' or e.errno ^@ 'SMTP 5' then 'request'
+        when e.errno in ('InvalidHeader', 'LocalProtocolError') then 'request:own'
+        when e.errno = 'Closed' then 'closed'
+        when e.errno = 'dlopen' then 'library'
         when e.sqlstate = '55P03' then 'lock'
         when e.errno = 'SQLITE_BUSY' then 'lock:file'
         when e.sqlstate ~ '^(40|55)' then 'contention'
@@ -4053,7 +4081,8 @@ select
         when e.errno = 'EMFILE' then 'files'
         when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
         when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
-        when e.errno = 'PoolTimeout' and e.type !~ '^psycopg' then 'connections'
+        when e.errno = 'PoolTimeout'
+          then case when e.type ^@ 'psycopg' then 'connections:pool' else 'connections' end
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'
@@ -4079,10 +4108,10 @@ select
   end as kind,
   coalesce(
     replace('SQLSTATE ' || e.sqlstate, 'SQLSTATE PGRST', 'PGRST'), -- a code of the Data API
-    'HTTP ' || e.status,
     e.program,
     e.module,
-    e.errno,
+    e.errno, -- of AWS, it says more than the status
+    'HTTP ' || e.status,
     e.variable,
     e.evidence ->> 'signal',
     'exit code ' || (e.evidence ->> 'exit_code')
@@ -4438,7 +4467,11 @@ select jsonb_build_object(
     when p_job.cancel_requested_at is not null and queue.retry_requested(p_job.id) then ''
   end,
   'error_line', regexp_replace(
-    left(queue.error_line(p_job.error_message, p_job.error_data), 300),
+    regexp_replace(
+      left(queue.error_line(p_job.error_message, p_job.error_data), 301),
+      '(.{150}.{150}).', -- a regular expression counts to 255
+      '\1…'
+    ),
     '\s+',
     ' ',
     'g'

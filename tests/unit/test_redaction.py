@@ -24,6 +24,7 @@ SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd
         '{"password": "hunter22hunter"}',
         "connection failed: host=db user=ada password=hunter22 port=5432",
         "x-api-key: hunter22 was refused",
+        "Illegal header value b'hunter22hunter\\n'",
         "API_KEY=abcdefghij",
         "GET https://api.example/v1?page=2&api_key=hunter22 answered 401",
         "404 for 'https://api.example/v1?q=x&access_token=abcdefghij#top'",

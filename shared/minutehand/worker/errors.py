@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from ctypes import CDLL
 from http.client import HTTPConnection
 from pathlib import Path
 from traceback import walk_tb
@@ -48,15 +49,22 @@ _CODES = {
     "ConnectionRefusedError": "ECONNREFUSED",
     "ConnectionResetError": "ECONNRESET",
     "ConnectTimeout": "ConnectTimeout",
+    "DefaultCredentialsError": "DefaultCredentialsError",
     "IncompleteRead": "EOF",
     "InvalidHeader": "InvalidHeader",
     "LocalProtocolError": "LocalProtocolError",
     "MemoryError": "ENOMEM",
+    "NoCredentialsError": "NoCredentialsError",
+    "PartialCredentialsError": "PartialCredentialsError",
     "PoolTimeout": "PoolTimeout",
     "RemoteDisconnected": "EOF",
     "ServerDisconnectedError": "EOF",
     "TimeoutError": "TimeoutError",
+    "psycopg.errors.ConnectionTimeout": "ConnectTimeout",
 }
+#: Libraries whose objects have one of these attributes, which is true if they are closed.
+_CLOSABLE = frozenset({"aiohttp", "asyncio", "httpx", "psycopg", "psycopg_pool", "sqlalchemy"})
+_CLOSED = ("closed", "is_closed", "_closed")
 #: Names of the errors of name resolution, by number.
 _EAI = {number: name for name, number in vars(socket).items() if name.startswith("EAI_")}
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
@@ -159,6 +167,8 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
         program = _missing_program(cause)
         if isinstance(name := program or cause.filename, str):
             codes["program" if program else "path"] = redactor.text(text(name, 300))
+    elif library := _unloaded_library(cause):
+        codes["errno"], codes["path"] = "dlopen", redactor.text(text(library, 300))
     elif isinstance(cause, ModuleNotFoundError):
         codes["module"] = cause.name and text(cause.name, 200)
     elif variable := _missing_variable(cause):
@@ -201,6 +211,24 @@ def _missing_program(error: OSError) -> str | None:
     return None
 
 
+def _unloaded_library(error: BaseException) -> str | None:
+    """Return the library that the system could not load, or None."""
+    name: Any = None
+    if isinstance(error, ImportError) and error.name not in sys.modules:
+        name = error.path if error.path and error.path.endswith(".so") else None
+    elif (frames := _raised_in(error)) and frames[-1].f_code is CDLL.__init__.__code__:
+        name = frames[-1].f_locals["name"]
+    return name if isinstance(name, str) else None
+
+
+def _is_closed(frames: list[FrameType]) -> bool:
+    """Return whether a library raised an error about its own object, which is closed."""
+    if not frames or frames[-1].f_globals["__name__"].partition(".")[0] not in _CLOSABLE:
+        return False
+    closable = frames[-1].f_locals.get("self")
+    return any(attribute(closable, name) is True for name in _CLOSED)
+
+
 def _library_code(error: BaseException) -> str | None:
     """Return the code of SQLite, the reply code of a mail server, or the code of the class."""
     reply = attribute(error, "smtp_code") or attribute(error, "code")
@@ -212,7 +240,13 @@ def _library_code(error: BaseException) -> str | None:
         data = frame.f_locals.get("data")
         if frame.f_code.co_name == "_receive_event" and type(data) is bytes and not data:
             return "EOF"
-    return next(filter(None, (_CODES.get(kind.__name__) for kind in type(error).__mro__)), None)
+    if _is_closed(_raised_in(error)):
+        return "Closed"
+    for kind in type(error).__mro__:
+        for name in (kind.__name__, f"{kind.__module__}.{kind.__name__}"):
+            if name in _CODES:
+                return _CODES[name]
+    return None
 
 
 def _missing_variable(error: BaseException) -> object:

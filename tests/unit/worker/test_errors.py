@@ -11,11 +11,13 @@ from asyncio import create_subprocess_exec
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
+from ctypes import CDLL
 from email.message import Message
 from functools import partial
 from http import HTTPStatus
 from http.client import IncompleteRead
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,7 +30,7 @@ import httpx
 import psycopg
 import pytest
 import uvloop
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, NoCredentialsError
 from pydantic import AliasChoices, BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -37,6 +39,7 @@ from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
 from minutehand.worker.errors import CodeLocation, ending_error, error_info, location_in
 from minutehand.worker.testing import ProcessorTest
+from tests.support.databases import Database
 from tests.support.http_server import http_server
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
@@ -112,6 +115,8 @@ class SMTPError(VendorError, TimeoutError):
         (IncompleteRead(b""), {"errno": "EOF"}),
         (httpx.PoolTimeout("full"), {"errno": "PoolTimeout"}),
         (httpx.ConnectTimeout("late"), {"errno": "ConnectTimeout"}),
+        (psycopg.errors.ConnectionTimeout("late"), {"errno": "ConnectTimeout"}),
+        (NoCredentialsError(), {"errno": "NoCredentialsError"}),
         (rejected_by_aws("AccessDenied"), {"status": 403}),
         (VendorError(response={"Error": "no"}), {"errno": None}),
         (rejected_by_aws("ThrottlingException"), {"errno": "ThrottlingException"}),
@@ -206,6 +211,46 @@ def test_an_error_of_the_machine_has_the_code_of_its_remedy(
         run(tmp_path)
 
     assert error_info(found.value).model_dump(include=set(codes)) == codes
+
+
+def closed_client() -> None:
+    client = httpx.Client()
+    client.close()
+    client.get("http://a.test")
+
+
+def closed_loop() -> None:
+    loop = asyncio.SelectorEventLoop()
+    loop.close()
+    loop.call_soon(print)
+
+
+def closed_connection(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.close()
+        connection.execute("select 1")
+
+
+def test_an_object_that_was_closed_before_the_call_has_a_code(database: Database) -> None:
+    """No connection was attempted, so neither its address nor its password can be wrong."""
+    for call in (closed_client, closed_loop, partial(closed_connection, database.url)):
+        with pytest.raises(Exception, match="closed") as found:
+            call()
+        assert error_info(found.value, __name__).errno == "Closed"
+
+
+def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    extension = tmp_path / "minutehand_extension.so"
+    extension.write_bytes(b"no library")
+    spec: Any = spec_from_file_location(extension.stem, extension)
+    for library, load in (
+        ("libvips-cpp.so.42", partial(CDLL, "libvips-cpp.so.42")),
+        (str(extension), partial(module_from_spec, spec)),
+    ):
+        with pytest.raises((OSError, ImportError)) as found:
+            load()
+        info = error_info(found.value, __name__)
+        assert (info.errno, info.path) == ("dlopen", library)
 
 
 @pytest.mark.parametrize(
