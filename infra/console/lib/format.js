@@ -91,18 +91,15 @@ export function relative(iso, now = serverNow()) {
 export const codeOf = ({ commit, version }) =>
   commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
 
-function stamp(iso, minutesOf) {
+function stamp(iso, minutesOf, zone = "") {
   const time = new Date(iso ?? Number.NaN);
   if (Number.isNaN(time.getTime())) return NONE;
   const shifted = new Date(time.getTime() - minutesOf(time) * 60_000);
-  return shifted.toISOString().replace("T", " ").slice(0, 23);
+  return shifted.toISOString().replace("T", " ").slice(0, 23) + zone;
 }
 
 /** Format a time as `2026-11-20 08:36:55.585 UTC`. */
-export function utc(iso) {
-  const text = stamp(iso, () => 0);
-  return text === NONE ? NONE : `${text} UTC`;
-}
+export const utc = (iso) => stamp(iso, () => 0, " UTC");
 
 /** Format a time as `2026-11-20 09:36:55.585` in the reader's time zone. */
 export const local = (iso) => stamp(iso, (time) => time.getTimezoneOffset());

@@ -50,10 +50,10 @@ export class JobChatTransport {
       session_id: chatId,
       idempotency_key: isNew ? `${chatId}:${last.id}` : undefined,
     };
-    const send = () => enqueue(this.#client, this.#jobType, payload, options);
+    const send = async () => (await enqueue(this.#client, this.#jobType, payload, options)).job;
     const sent = send().catch((error) => (isNew && error.isAway ? send() : Promise.reject(error)));
     this.#cancelIfStopped(chatId, abortSignal, sent);
-    const { job } = await sent;
+    const job = await sent;
     // A reply that continues a message uses the id of that message, because with another id the
     // chat would show a second message.
     const message =
@@ -64,11 +64,7 @@ export class JobChatTransport {
   async reconnectToStream({ chatId, abortSignal }) {
     this.#resumes.set(chatId, this.#resumesOf(chatId) + 1);
     const found = newestJob(this.#client, this.#jobType, chatId, this.#options);
-    this.#cancelIfStopped(
-      chatId,
-      abortSignal,
-      found.then((job) => ({ job })),
-    );
+    this.#cancelIfStopped(chatId, abortSignal, found);
     const job = await found;
     if (!job || this.#finished.has(job.id)) return null;
     // Read a failed reply in every case, because the messages that a page has loaded contain no
@@ -96,7 +92,7 @@ export class JobChatTransport {
       setTimeout(() => {
         if (this.#resumesOf(chatId) !== before) return;
         // ignore errors, which mean that the job does not exist or has ended
-        sent.then(({ job }) => job && cancel(this.#client, job.id, { schema })).catch(() => {});
+        sent.then((job) => job && cancel(this.#client, job.id, { schema })).catch(() => {});
       });
     };
     if (signal?.aborted) stop();

@@ -50,15 +50,14 @@ export const table = ({ label, rows, key, cards = false, attributes }, columns) 
       <tbody>
         ${rows.map(
           (row) => html`<tr key=${key(row)} ...${attributes?.(row)}>
-            ${columns.map(({ name, cell, className: of, isHeading }) =>
-              isHeading
-                ? html`<th scope="row" key=${name} class=${of}>${cell(row)}</th>`
-                : html`<td
-                  key=${name}
-                  class=${of}
-                  data-label=${cards && name !== "Actions" ? name : undefined}>
-                  ${cell(row)}
-                </td>`,
+            ${columns.map(
+              ({ name, cell, className: of, isHeading }) => html`<${isHeading ? "th" : "td"}
+                key=${name}
+                class=${of}
+                scope=${isHeading ? "row" : undefined}
+                data-label=${cards && name !== "Actions" ? name : undefined}>
+                ${cell(row)}
+              <//>`,
             )}
           </tr>`,
         )}

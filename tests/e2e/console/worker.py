@@ -37,14 +37,14 @@ class HandWorker(Engine):
     """A worker that a test controls. No other worker serves its job type."""
 
     def __init__(
-        self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None, **policy: Any
+        self, stack: RunningStack, workspace_id: str, *, job_type: str | None = None
     ) -> None:
         # this engine opens no other session
         super().__init__(cast("Database", stack), stack.connect())
         self._stack = stack
         self.job_type = job_type or f"by_hand_{uuid4().hex[:8]}"
         self.workspace_id = workspace_id
-        self.register(self.job_type, **policy)
+        self.register(self.job_type)
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ import { skipPauses } from "./clock.mjs";
 const ID = "00000000-0000-7000-8000-000000000001";
 const JOB = { id: ID, status: "completed", last_seq: 1, finished_at: "2026-11-20T08:00:00Z" };
 const to = { workspace_id: "w", schema: "public" };
+const json = (value, status) => ({ status, body: JSON.stringify(value) });
 const answers = []; // next responses. If it is empty, the server returns the ended job.
 const asked = [];
 let server;
@@ -104,7 +105,7 @@ test("reads continue if the page may not open a socket", async () => {
   }
   const options = { accessToken: async () => null, realtime: { transport: Forbidden } };
   const deaf = createClient(client.supabaseUrl, "key", options);
-  answers.push({ body: JSON.stringify({ ...JOB, status: "processing" }) });
+  answers.push(json({ ...JOB, status: "processing" }));
   const watch = watchJob(deaf, ID, { schema: "public", pollingInterval: 100 });
   assert.equal((await watch.ended).status, "completed");
   watch.close();
@@ -117,29 +118,23 @@ test("output after a message that overtakes a read is read, too", async () => {
   let said;
   const watch = watchJob(client, ID, { schema: "public", onOutput: ({ reply }) => (said = reply) });
   const overtakes = () => watch.receive({ job_id: ID, type: "job.output", data: first });
-  const read = (piece) => ({ body: JSON.stringify({ status: "completed", streams: [piece] }) });
-  answers.push({ body: JSON.stringify(row) });
+  const read = (piece) => json({ status: "completed", streams: [piece] });
+  answers.push(json(row));
   answers.push({ ...read(first), meanwhile: overtakes }, read(page(5, 10, " last")));
   await watch.ended;
   watch.close();
   assert.equal(said, "first last");
 });
 
-const busy = (hint, details = {}) => ({
-  status: 429,
-  body: JSON.stringify({
-    code: "PT429",
-    message: "call again",
-    details: JSON.stringify({ retry_after_seconds: 1, ...details }),
-    hint,
-  }),
-});
+const busy = (hint, more = {}) => {
+  const details = JSON.stringify({ retry_after_seconds: 1, ...more });
+  return json({ code: "PT429", message: "call again", details, hint }, 429);
+};
 const LOCKED = busy("job_busy");
 /** Responses to a serialization failure, a deadlock and a lock timeout. */
-const CLASHES = ["40001", "40P01", "55P03"].map((code) => ({
-  status: 500,
-  body: JSON.stringify({ code, message: "could not lock" }),
-}));
+const CLASHES = ["40001", "40P01", "55P03"].map((code) =>
+  json({ code, message: "could not lock" }, 500),
+);
 
 for (const [name, ...refusals] of [
   ["another transaction changes the job", LOCKED, LOCKED],
@@ -147,7 +142,7 @@ for (const [name, ...refusals] of [
   ["another change of the person runs", busy("rate_limited", { limit: "calls_at_once" })],
 ])
   test(`a change is repeated while ${name}`, async () => {
-    answers.push(...refusals, { body: JSON.stringify(JOB) });
+    answers.push(...refusals, json(JOB));
     assert.deepEqual(await cancel(client, ID, to), JOB);
     assert.equal(asked.length, refusals.length + 1);
   });
@@ -160,8 +155,7 @@ test("a change of a job that stays locked fails after a few tries", async () => 
 });
 
 test("an error of a Data API without hints has the code that its message contains", async () => {
-  const body = { code: "PT409", message: "it has ended (job_ended) [since today]" };
-  answers.push({ status: 409, body: JSON.stringify(body) });
+  answers.push(json({ code: "PT409", message: "it has ended (job_ended) [since today]" }, 409));
   const wanted = {
     code: "job_ended",
     message: "it has ended",
@@ -172,7 +166,7 @@ test("an error of a Data API without hints has the code that its message contain
 });
 
 test("a watch of an invalid id ends", async () => {
-  answers.push({ status: 400, body: JSON.stringify({ code: "22P02", message: "no uuid" }) });
+  answers.push(json({ code: "22P02", message: "no uuid" }, 400));
   const watch = watchJob(client, ID, { schema: "public" });
   await assert.rejects(watch.ended, { name: "JobGone" });
   watch.close();
@@ -204,6 +198,6 @@ for (const [name, payload] of Object.entries(ODD))
   });
 
 test("a whole surrogate pair is sent", async () => {
-  answers.push({ body: JSON.stringify({ job: JOB, created: true }) });
+  answers.push(json({ job: JOB, created: true }));
   assert.equal((await enqueue(client, "t", { name: "🙂\\u0000" }, to)).created, true);
 });

@@ -55,7 +55,7 @@ const slow = job("slow", {
   attempts: [attempt(1, 3100, 7900, "completed")],
   steps: [step("render", 3200, 7800)],
 });
-const trace = { jobs: [parent, quick, slow], more: false };
+const trace = { jobs: [parent, quick, slow] };
 
 test("rows come parents first and in order of time", () => {
   const open = rowsOf(trace, 60_000);
