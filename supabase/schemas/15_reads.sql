@@ -1593,7 +1593,7 @@ from (
       (
         'library',
         'The library {error_path}, or one that it needs, could not be loaded. Add it to the image '
-          'or the layer of the worker.'
+          'or the layer of the worker, built for the platform and the Python version there.'
       ),
       (
         'slow',
@@ -2260,7 +2260,8 @@ from (
     (
       'one_worker',
       null,
-      'Last attempts with this error: {attempts}, all on worker {worker_id}[ ({version})]. Worker '
+      'Last attempts with this error[ of {of_jobs} of the jobs]: {attempts}, all on worker '
+        '{worker_id}[ ({version})]. Worker '
         '{other}[ ({other_version})] completed a job of the type at {finished_at}. If the '
         'first runs other code, stop it.',
       'types {job_type}',
@@ -2957,6 +2958,8 @@ begin
         'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
           when 'output' then 'Read the output of the program while it runs, for example by '
             '`communicate()`.'
+          when 'data' then 'See why the server sends no data, and give the call at '
+            || (l.pulse ->> 'place') || ' a time limit.'
           when 'lock' then 'Take several locks always in the same order, and await nothing that '
             'can hang while holding one.'
           when 'event' then 'See whether the code that fills, sets or notifies it still runs or '
@@ -4054,7 +4057,7 @@ select
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate in ('26000', '42P05') then 'prepared'
-        when e.sqlstate ~ '^(3D|3F|42(P01|70[34]|883)|PGRST2)' then 'schema'
+        when e.sqlstate ~ '^(3F|42(P01|70[34]|883)|PGRST2)' then 'schema'
         when e.sqlstate ^@ '42' then 'query'
         when e.status in ('401', '407') or e.sqlstate ^@ '28'
             or e.errno ~ '^(SMTP 53[45]|ExpiredToken|InvalidAccessKey|InvalidClient|MissingAuth)'
@@ -4070,8 +4073,6 @@ select
         when e.status ~ '^30[12378]' then 'redirect'
         when e.status ^@ '4' or e.errno ^@ 'SMTP 5' then 'request'
         when e.errno in ('InvalidHeader', 'LocalProtocolError') then 'request:own'
-        when e.errno = 'Closed' then 'closed'
-        when e.errno = 'dlopen' then 'library'
         when e.sqlstate = '55P03' then 'lock'
         when e.errno = 'SQLITE_BUSY' then 'lock:file'
         when e.sqlstate ~ '^(40|55)' then 'contention'
@@ -4095,6 +4096,8 @@ select
         when e.errno ^@ 'EAI_' then 'unavailable:name'
         when e.errno = 'WRONG_VERSION_NUMBER' then 'unavailable:plain'
         when e.errno = 'CERTIFICATE_VERIFY_FAILED' then 'unavailable:certificate'
+        when e.errno = 'Closed' then 'closed'
+        when e.errno = 'dlopen' then 'library'
         when e.program is not null then 'program'
         when e.module is not null then 'module'
         when e.variable is not null then 'variable'

@@ -1103,10 +1103,10 @@ begin
 end;
 $$;
 
--- Return advice if the last attempts of the first of p_ids with their error were on one worker, and
--- another worker has completed a job of the type since p_since. Fewer than three attempts count
--- only if the versions of both workers differ. The jobs p_ids are of one workspace, type and error.
--- Of each the newest few attempts are read.
+-- Return advice if the last attempts of the first of p_ids with their error were on one worker that
+-- still runs, and another worker has completed a job of the type since p_since. Fewer than three
+-- attempts count only if the versions of both workers differ. The jobs p_ids are of one workspace,
+-- type and error. Of the first 20 jobs, the newest few attempts are read.
 create function queue.one_worker_advice(p_ids uuid[], p_since timestamptz)
 returns jsonb
 language sql stable
@@ -1116,7 +1116,13 @@ select coalesce(
   (
     select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c)) -> 'next'
     from (
-      select j.workspace_id, j.job_type, sum(a.attempts) as attempts, w.worker_id, w.version
+      select
+        j.workspace_id,
+        j.job_type,
+        sum(a.attempts) as attempts,
+        w.worker_id,
+        w.version,
+        case when count(*) < cardinality(p_ids) then count(*) end as of_jobs
       from public.jobs as j
       cross join lateral (
         select min(t.worker) as worker, count(*) as attempts
@@ -1132,6 +1138,8 @@ select coalesce(
       ) as a
       join queue.workers as w on w.worker = a.worker
       where j.id = any (p_ids[:20])
+        and w.ended_at is null
+        and w.seen_at > queue.clock() - interval '3 minutes'
       group by 1, 2, w.worker
       having count(*) = least(20, cardinality(p_ids))
     ) as f
@@ -1243,10 +1251,7 @@ retrying as materialized (
     'retrying' as kind,
     j.job_type,
     count(*) as jobs,
-    bool_or(j.is_cut) or (
-      count(*) over () > 50
-      and row_number() over (order by count(*) desc) = 50
-    ) as more,
+    bool_or(j.is_cut) or count(*) over () > 50 as more,
     (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
@@ -1312,7 +1317,8 @@ retrying as materialized (
     and not queue.is_internal(j.job_type)
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
-  order by count(*) desc
+  -- the largest groups of each workspace first, so that a workspace with many errors hides no other
+  order by rank() over (partition by j.workspace_id order by count(*) desc), count(*) desc
   limit 50 -- limits the response and its cost, because each group has advice
 )
 select
@@ -1521,7 +1527,7 @@ select
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
     'hanging', case
       when h.shared <> ''
-        and length(h.code) < 60
+        and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
         and (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service())
         then format('`%s`', regexp_replace(h.code, ' +#[^''"]*$', '')) -- without a comment
       else 'the call ' || coalesce(h.shared, 'that hangs')

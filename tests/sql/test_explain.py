@@ -660,6 +660,14 @@ def test_an_error_of_one_worker_beside_another_that_completes_jobs_is_named(engi
     assert "on worker" not in remedy(engine.explain(last))
     engine.run("update queue.workers set version = worker_id")
     assert "error: 1, all on worker w1 (w1). Worker w2 (w2)" in remedy(engine.explain(last))
+    engine.enqueue_many(21)
+    for lease in engine.lease(21, worker="w1"):
+        engine.settle(lease, "retry", error={"type": "Late"})
+    engine.enqueue()
+    engine.complete(engine.lease(1, worker="w2"))
+    assert "error of 20 of the jobs: 20, all on worker w1" in str(engine.overview(ACME))
+    engine.run("update queue.workers set ended_at = queue.clock() where worker_id = 'w1'")
+    assert "on worker w1" not in str([engine.explain(last), engine.overview(ACME)])
 
 
 def fail_one(engine: Engine, error: Json) -> str:

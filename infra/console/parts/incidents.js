@@ -45,6 +45,8 @@ const namesOf = (lines) =>
     return html` · <span class="strong" data-tone=${line.tone}>${subject}</span> ${count}${time && html`, ${time}`}`;
   });
 
+const toneOfAll = (lines) => (lines.some(({ tone }) => tone === "failed") ? "failed" : "waiting");
+
 const idOf = ({ key, sentence }) => key ?? sentence;
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
@@ -157,7 +159,7 @@ export function Incidents({ workspace, isApp }) {
   return html`<section
     class="incidents"
     ref=${box}
-    data-tone=${lines.some(({ tone }) => tone === "failed") ? "failed" : "waiting"}
+    data-tone=${toneOfAll(lines)}
     aria-label="Needs attention"
     aria-live="polite">
     ${
@@ -165,7 +167,7 @@ export function Incidents({ workspace, isApp }) {
         ? fold(false, () => collapse([]), pluralize(lines.length, "problem"), namesOf(lines))
         : html`
             ${[...first, ...(isAll ? rest : [])].map(show)}
-            <div class="folds">
+            <div class="folds" data-tone=${toneOfAll(rest)}>
               ${
                 rest.length > 0 &&
                 fold(

@@ -405,9 +405,12 @@ function listOf(filter) {
   return ["/jobs", query].filter(String).join("?");
 }
 
-/** Return the error of a job. Its short error is its type and its first line, up to 200 characters. */
-const wholeError = ({ error, error_message: message }) =>
-  error.length < 200 ? [error, ...message.trim().split("\n").slice(1)].join("\n") : message;
+/** Return the first line of an error as groups of `attention` have it. */
+const firstLine = (error) =>
+  /\S[^\n]*/
+    .exec(error)?.[0]
+    .slice(0, 200)
+    .replace(/[ .:]+$/, "") ?? error;
 
 /** Return whether two lines of a list may have no room for an error. */
 const isCut = (error) => error.includes("\n") || error.length > (isPhone() ? 40 : 80);
@@ -421,7 +424,7 @@ function troubleOf({ status, error, error_message: message, attempts }, known, t
   if (status === "processing" && trouble?.seen)
     return known ? "" : trouble.seen.replace("its ", "").replace(/\S*\/(?=\S+:\d+$)/, "");
   const hasFailed = /failed|pending/.test(status) || (status === "processing" && attempts > 1);
-  return message && hasFailed && error !== known?.error ? error : null;
+  return message && hasFailed && firstLine(error) !== known?.error ? error : null;
 }
 
 /** Number of jobs that a large group shows until a person opens it. */
@@ -515,7 +518,6 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
   const texts = [row.glimpse, error ?? (questionOf(row.waiting_for) || message || stage)].filter(
     Boolean,
   );
-  const whole = (text) => (text === row.error ? wholeError(row) : text);
   return html`<tr
     aria-rowindex=${index + 2}
     class=${classes("job-row", isChosen && "chosen")}
@@ -528,12 +530,12 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
       </label>
     </td>
     <td>
-      <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.map(whole).join("\n")}>
+      <a class="row-link" href=${`/jobs/${row.id}`} title=${texts.join("\n")}>
         <span class="job-type">${row.job_type}</span>
         ${texts.map((text) => {
           const isBad = text === error;
           const note = classes("job-note", isBad && "bad", isBad && isEarlier && "muted");
-          return html`<span key=${text} class=${note} data-whole=${isBad && isCut(whole(text)) ? whole(text) : undefined}>
+          return html`<span key=${text} class=${note} data-whole=${isBad && isCut(text) ? text : undefined}>
             ${isBad && isEarlier && "earlier: "}${isBad && isPhone() ? causeOf(text) : text}
           </span>`;
         })}

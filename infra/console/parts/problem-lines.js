@@ -115,7 +115,7 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
   const [group] = groups;
   const length = (words) => since && html`${words} <${Age} at=${since} format=${roughAge} />`;
   if (!group || reason === "no_worker") {
-    const [, subject, count] = sentence.match(/^(.*?(?:[:,] |$))(.*)$/s);
+    const [, subject, count] = (sentence ?? "").match(/^(.*?(?:[:,] |$))(.*)$/s);
     const time = !INSTANT.test(sentence) && length("for");
     return { subject, count, time };
   }

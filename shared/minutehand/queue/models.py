@@ -562,8 +562,8 @@ class Pulse(Model):
     #: Milliseconds of the last minute for which the job's own code blocked the event loop, or None
     #: for less than 10 seconds.
     blocked_ms: int | None = None
-    #: What the job waits for: `the program ffmpeg (pid 7)`, or a lock of asyncio. The kind of its
-    #: remedy is `output`, `lock` or `event`.
+    #: What the job waits for: `the program ffmpeg (pid 7)`, `data from 192.0.2.7:443`, or a lock of
+    #: asyncio. The kind of its remedy is `output`, `data`, `lock` or `event`.
     program: str | None = None
     waits: str | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.

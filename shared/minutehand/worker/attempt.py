@@ -321,6 +321,7 @@ class Attempt:
         except Exception:  # of an object of the user; other jobs share the report
             extra = {"event": "pulse.failed", **self.names}
             logger.warning("A job could not be sampled", extra=extra, exc_info=True)
+            self._sent_state = (now,)  # the next sample waits until it is due
             return None
 
     def _sample(self, now: float) -> Pulse | None:

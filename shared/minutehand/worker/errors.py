@@ -62,9 +62,17 @@ _CODES = {
     "TimeoutError": "TimeoutError",
     "psycopg.errors.ConnectionTimeout": "ConnectTimeout",
 }
-#: Libraries whose objects have one of these attributes, which is true if they are closed.
-_CLOSABLE = frozenset({"aiohttp", "asyncio", "httpx", "psycopg", "psycopg_pool", "sqlalchemy"})
-_CLOSED = ("closed", "is_closed", "_closed")
+#: Functions that reject a call because its object is closed, and the error that they then raise.
+_CLOSED = {
+    "aiohttp.client.ClientSession._request": "RuntimeError",
+    "asyncio.base_events.BaseEventLoop._check_closed": "RuntimeError",
+    "httpx._client.AsyncClient.send": "RuntimeError",
+    "httpx._client.Client.send": "RuntimeError",
+    "psycopg._connection_base.BaseConnection._check_connection_ok": "OperationalError",
+    "psycopg.connection.Connection.execute": "OperationalError",
+    "psycopg.connection_async.AsyncConnection.execute": "OperationalError",
+    "sqlalchemy.engine.base.Connection._revalidate_connection": "ResourceClosedError",
+}
 #: Names of the errors of name resolution, by number.
 _EAI = {number: name for name, number in vars(socket).items() if name.startswith("EAI_")}
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
@@ -214,19 +222,21 @@ def _missing_program(error: OSError) -> str | None:
 def _unloaded_library(error: BaseException) -> str | None:
     """Return the library that the system could not load, or None."""
     name: Any = None
-    if isinstance(error, ImportError) and error.name not in sys.modules:
-        name = error.path if error.path and error.path.endswith(".so") else None
-    elif (frames := _raised_in(error)) and frames[-1].f_code is CDLL.__init__.__code__:
+    frames = _raised_in(error)
+    if type(error) is ImportError and type(error.name) is str and error.name not in sys.modules:
+        name = error.path if type(error.path) is str and error.path.endswith(".so") else None
+    elif type(error) is OSError and frames and frames[-1].f_code is CDLL.__init__.__code__:
         name = frames[-1].f_locals["name"]
-    return name if isinstance(name, str) else None
+    return name if type(name) is str else None
 
 
-def _is_closed(frames: list[FrameType]) -> bool:
-    """Return whether a library raised an error about its own object, which is closed."""
-    if not frames or frames[-1].f_globals["__name__"].partition(".")[0] not in _CLOSABLE:
-        return False
-    closable = frames[-1].f_locals.get("self")
-    return any(attribute(closable, name) is True for name in _CLOSED)
+def _is_closed(error: BaseException) -> bool:
+    """Return whether a library rejected a call because its object was closed before the call."""
+    for frame in _raised_in(error)[-1:]:
+        function = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        # psycopg opens a cursor first, which fails only if the connection is closed
+        return _CLOSED.get(function) == type(error).__name__ and "cur" not in frame.f_locals
+    return False
 
 
 def _library_code(error: BaseException) -> str | None:
@@ -240,7 +250,7 @@ def _library_code(error: BaseException) -> str | None:
         data = frame.f_locals.get("data")
         if frame.f_code.co_name == "_receive_event" and type(data) is bytes and not data:
             return "EOF"
-    if _is_closed(_raised_in(error)):
+    if _is_closed(error):
         return "Closed"
     for kind in type(error).__mro__:
         for name in (kind.__name__, f"{kind.__module__}.{kind.__name__}"):

@@ -5,6 +5,7 @@ import fcntl
 import io
 import os
 import resource
+import socket
 import stat
 import sys
 import termios
@@ -31,6 +32,8 @@ _LIBRARY = {
     "queue": "a queue",
     "threading": "a threading",
 }
+#: Methods that wait for data from a server: of asyncio, of anyio (used by httpx) and of threads.
+_READS = frozenset({"StreamReader._wait_for_data", "SocketStream.receive", "SocketIO.readinto"})
 #: Types of a program's outputs. A method of another type could be the user's.
 _OUTPUTS = asyncio.StreamReader, io.BufferedReader, io.FileIO, io.TextIOWrapper
 #: Frames with the lines that they execute, the outermost first.
@@ -82,7 +85,7 @@ def database_sessions(frames: Frames) -> list[int]:
 
 
 def awaited(frames: Frames) -> tuple[str | None, str | None]:
-    """Return the program or the object for which an attempt waits, and the kind of the remedy.
+    """Return the program, server or object for which an attempt waits, and the kind of the remedy.
 
     If the program has ended, return a process that keeps its output open.
     """
@@ -107,6 +110,8 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
             return f"the program {name}", None
         if pid and (name := _keeper(pid, outputs)):
             return f"the program {name}, which keeps the output of an ended program open", None
+        if server := _server_read(frame):
+            return f"data from {server}", "data"
     found: tuple[str | None, str | None] = None, None
     for frame, _ in frames[::-1]:
         module = frame.f_globals.get("__name__")
@@ -117,6 +122,23 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
             item = "an item of " if method == "get" else ""
             found = f"{item}{library}.{owner}", _WAITS[method]
     return found
+
+
+def _server_read(frame: FrameType) -> str | None:
+    """Return the address of the server from which a call reads, or None."""
+    reader: Any = frame.f_locals.get("self")
+    anyio = sys.modules.get("anyio._backends._asyncio")
+    kinds = asyncio.StreamReader, socket.SocketIO, getattr(anyio, "SocketStream", None)
+    if frame.f_code.co_qualname not in _READS or type(reader) not in kinds:
+        return None
+    try:
+        if type(reader) is socket.SocketIO:
+            address = vars(reader)["_sock"].getpeername()
+        else:
+            address = vars(reader)["_transport"].get_extra_info("peername")
+    except OSError:  # the connection was closed
+        return None
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else None
 
 
 def _running_program(pid: int) -> str | None:

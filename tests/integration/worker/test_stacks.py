@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 import uvloop
@@ -233,6 +235,50 @@ async def test_a_job_that_cannot_be_sampled_runs_on(
         await tick
 
     assert engine.get(job_id)["status"] == "completed"
+
+
+def server_of(task: asyncio.Task[Any]) -> tuple[str | None, str | None] | None:
+    found = wait_of(task)
+    return found if found[1] == "data" else None
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_the_server_for_which_a_processor_waits_is_found(run: Any) -> None:
+    """The calls that wait are asyncio's, those of httpx, and those of blocking libraries."""
+
+    def block(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as one, one.makefile() as file:
+            file.readline()
+
+    async def read(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readline()
+        writer.close()
+
+    async def get(port: int) -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+            await client.get(f"http://127.0.0.1:{port}")
+
+    async def wait() -> None:
+        asyncio.get_running_loop().set_default_executor(JobExecutor())
+        ended = asyncio.Event()
+
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await ended.wait()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            calls = [
+                *map(asyncio.create_task, (read(port), get(port), asyncio.to_thread(block, port)))
+            ]
+            for call in calls:
+                found = await asyncio.to_thread(until, partial(server_of, call))
+                assert found == (f"data from 127.0.0.1:{port}", "data")
+            ended.set()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    run(wait())
 
 
 def test_no_code_of_the_user_runs_while_a_wait_is_read() -> None:

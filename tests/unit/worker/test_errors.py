@@ -231,12 +231,63 @@ def closed_connection(url: str) -> None:
         connection.execute("select 1")
 
 
+def closed_cursor(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.close()
+        connection.cursor()
+
+
 def test_an_object_that_was_closed_before_the_call_has_a_code(database: Database) -> None:
     """No connection was attempted, so neither its address nor its password can be wrong."""
-    for call in (closed_client, closed_loop, partial(closed_connection, database.url)):
+    calls: list[Callable[[], None]] = [closed_client, closed_loop]
+    calls += [partial(call, database.url) for call in (closed_connection, closed_cursor)]
+    for call in calls:
         with pytest.raises(Exception, match="closed") as found:
             call()
         assert error_info(found.value, __name__).errno == "Closed"
+
+
+def locked_row(url: str) -> None:
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("do $$ begin raise sqlstate '55P03'; end $$")
+
+
+def lost_connection(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute("select pg_terminate_backend(pg_backend_pid())")
+
+
+def rejected_request(url: str) -> None:
+    with httpx.Client() as client, client.stream("GET", url) as response:
+        response.raise_for_status()
+
+
+def test_an_object_that_is_closed_after_the_error_is_not_its_cause(database: Database) -> None:
+    with http_server(lambda *_: (503, b"", {})) as url:
+        calls = {
+            "55P03": partial(locked_row, database.url),
+            "57P01": partial(lost_connection, database.url),
+            503: partial(rejected_request, url),
+        }
+        for code, call in calls.items():
+            with pytest.raises((psycopg.Error, httpx.HTTPError)) as found:
+                call()
+            info = error_info(found.value, __name__)
+            assert (info.sqlstate or info.status, info.errno) == (code, None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("x", name="q", path=Path("a.so")),  # type: ignore[arg-type]
+        ImportError("x", name=["q"], path="a.so"),  # type: ignore[arg-type]
+        RuntimeError("x"),
+    ],
+)
+def test_an_odd_error_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)) as found:
+        exec("raise error", {"error": error})
+    assert error_info(found.value, __name__).traceback
 
 
 def test_a_library_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:

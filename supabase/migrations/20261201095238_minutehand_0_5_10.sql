@@ -206,7 +206,7 @@ from (
       (
         'library',
         'The library {error_path}, or one that it needs, could not be loaded. Add it to the image '
-          'or the layer of the worker.'
+          'or the layer of the worker, built for the platform and the Python version there.'
       ),
       (
         'slow',
@@ -873,7 +873,8 @@ from (
     (
       'one_worker',
       null,
-      'Last attempts with this error: {attempts}, all on worker {worker_id}[ ({version})]. Worker '
+      'Last attempts with this error[ of {of_jobs} of the jobs]: {attempts}, all on worker '
+        '{worker_id}[ ({version})]. Worker '
         '{other}[ ({other_version})] completed a job of the type at {finished_at}. If the '
         'first runs other code, stop it.',
       'types {job_type}',
@@ -1286,6 +1287,8 @@ begin
         'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
           when 'output' then 'Read the output of the program while it runs, for example by '
             '`communicate()`.'
+          when 'data' then 'See why the server sends no data, and give the call at '
+            || (l.pulse ->> 'place') || ' a time limit.'
           when 'lock' then 'Take several locks always in the same order, and await nothing that '
             'can hang while holding one.'
           when 'event' then 'See whether the code that fills, sets or notifies it still runs or '
@@ -1696,7 +1699,7 @@ select
         end)
         when e.sqlstate = '42501' then 'grant' -- the Data API maps these codes to 403 or 404
         when e.sqlstate in ('26000', '42P05') then 'prepared'
-        when e.sqlstate ~ '^(3D|3F|42(P01|70[34]|883)|PGRST2)' then 'schema'
+        when e.sqlstate ~ '^(3F|42(P01|70[34]|883)|PGRST2)' then 'schema'
         when e.sqlstate ^@ '42' then 'query'
         when e.status in ('401', '407') or e.sqlstate ^@ '28'
             or e.errno ~ '^(SMTP 53[45]|ExpiredToken|InvalidAccessKey|InvalidClient|MissingAuth)'
@@ -1712,8 +1715,6 @@ select
         when e.status ~ '^30[12378]' then 'redirect'
         when e.status ^@ '4' or e.errno ^@ 'SMTP 5' then 'request'
         when e.errno in ('InvalidHeader', 'LocalProtocolError') then 'request:own'
-        when e.errno = 'Closed' then 'closed'
-        when e.errno = 'dlopen' then 'library'
         when e.sqlstate = '55P03' then 'lock'
         when e.errno = 'SQLITE_BUSY' then 'lock:file'
         when e.sqlstate ~ '^(40|55)' then 'contention'
@@ -1737,6 +1738,8 @@ select
         when e.errno ^@ 'EAI_' then 'unavailable:name'
         when e.errno = 'WRONG_VERSION_NUMBER' then 'unavailable:plain'
         when e.errno = 'CERTIFICATE_VERIFY_FAILED' then 'unavailable:certificate'
+        when e.errno = 'Closed' then 'closed'
+        when e.errno = 'dlopen' then 'library'
         when e.program is not null then 'program'
         when e.module is not null then 'module'
         when e.variable is not null then 'variable'
@@ -2312,10 +2315,10 @@ from (
 ) as h
 $$;
 
--- Return advice if the last attempts of the first of p_ids with their error were on one worker, and
--- another worker has completed a job of the type since p_since. Fewer than three attempts count
--- only if the versions of both workers differ. The jobs p_ids are of one workspace, type and error.
--- Of each the newest few attempts are read.
+-- Return advice if the last attempts of the first of p_ids with their error were on one worker that
+-- still runs, and another worker has completed a job of the type since p_since. Fewer than three
+-- attempts count only if the versions of both workers differ. The jobs p_ids are of one workspace,
+-- type and error. Of the first 20 jobs, the newest few attempts are read.
 create or replace function queue.one_worker_advice(p_ids uuid[], p_since timestamptz)
 returns jsonb
 language sql stable
@@ -2325,7 +2328,13 @@ select coalesce(
   (
     select queue.render_guidance('one_worker', to_jsonb(f) || to_jsonb(c)) -> 'next'
     from (
-      select j.workspace_id, j.job_type, sum(a.attempts) as attempts, w.worker_id, w.version
+      select
+        j.workspace_id,
+        j.job_type,
+        sum(a.attempts) as attempts,
+        w.worker_id,
+        w.version,
+        case when count(*) < cardinality(p_ids) then count(*) end as of_jobs
       from public.jobs as j
       cross join lateral (
         select min(t.worker) as worker, count(*) as attempts
@@ -2341,6 +2350,8 @@ select coalesce(
       ) as a
       join queue.workers as w on w.worker = a.worker
       where j.id = any (p_ids[:20])
+        and w.ended_at is null
+        and w.seen_at > queue.clock() - interval '3 minutes'
       group by 1, 2, w.worker
       having count(*) = least(20, cardinality(p_ids))
     ) as f
@@ -2452,10 +2463,7 @@ retrying as materialized (
     'retrying' as kind,
     j.job_type,
     count(*) as jobs,
-    bool_or(j.is_cut) or (
-      count(*) over () > 50
-      and row_number() over (order by count(*) desc) = 50
-    ) as more,
+    bool_or(j.is_cut) or count(*) over () > 50 as more,
     (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
@@ -2521,7 +2529,8 @@ retrying as materialized (
     and not queue.is_internal(j.job_type)
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
-  order by count(*) desc
+  -- the largest groups of each workspace first, so that a workspace with many errors hides no other
+  order by rank() over (partition by j.workspace_id order by count(*) desc), count(*) desc
   limit 50 -- limits the response and its cost, because each group has advice
 )
 select
@@ -2730,7 +2739,7 @@ select
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
     'hanging', case
       when h.shared <> ''
-        and length(h.code) < 60
+        and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
         and (queue.is_manager(p_workspace_id) or queue.is_operator() or queue.is_service())
         then format('`%s`', regexp_replace(h.code, ' +#[^''"]*$', '')) -- without a comment
       else 'the call ' || coalesce(h.shared, 'that hangs')
