@@ -217,7 +217,7 @@ class Stack:
             process = self._processes.get(name)
             if process is not None and process.poll() is not None:
                 raise StackFailed(
-                    f"{name} {describe_end(process.returncode)} while the stack was starting, "
+                    f"{name} {describe_end(process.returncode)} before it was ready, "
                     f"{self._logs.last_lines(name)}"
                 )
 

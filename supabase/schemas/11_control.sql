@@ -399,6 +399,20 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
+  -- the retried job waits again for child jobs that did not complete and have changed since
+  delete from queue.steps as s
+  using (
+    select distinct o.job_id, o.name
+    from queue.steps as o
+    join public.jobs as c on c.id = (o.value ->> 'id')::uuid
+    where o.job_id = any (v_ids)
+      and o.kind = 'children'
+      and o.nth > 0
+      and o.value ->> 'status' <> 'completed'
+      and (o.value ->> 'status', o.value ->> 'error_message')
+        is distinct from (c.status, c.error_message)
+  ) as w
+  where s.job_id = w.job_id and s.name = w.name and s.kind = 'children';
   -- a job that has ended its worker process must run alone after the retry
   insert into queue.suspects (job_id, workspace_id, worker, company, since)
   select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now

@@ -1526,8 +1526,8 @@ from (
       ),
       (
         'credentials',
-        'Fix the credentials[ for the proxy{is_proxy}], which are missing or were rejected '
-          '({code}).'
+        'Fix the credentials[ for the proxy{is_proxy}| for {address}|], which are missing or were '
+          'rejected ({code}).'
       ),
       (
         'forbidden',
@@ -1645,7 +1645,8 @@ from (
         'unavailable:certificate',
         'The certificate of [{address}|the other service] was rejected ({code}). Renew it, or let '
           'the worker trust its issuer.'
-      )
+      ),
+      ('raised', '[The code at {place}|Its code] raised this error itself. Follow its text.')
   ) as f (kind, words)
   cross join lateral (
     values
@@ -1776,8 +1777,8 @@ from (
     (
       'failed',
       'It failed at {finished_at}[ after {used} of {max_attempts} attempts]: {error_line}',
-      'Correct [the code, a setting or the data at {place}, where one of {these} failed|the code, '
-        'a setting or the data at {place}|what the error names].',
+      '[See {place}, where one of {these} failed, and correct the code, a setting or the data|'
+        'Correct the code, a setting or the data at {place}|Correct what the error names].',
       null,
       null
     ),
@@ -1850,45 +1851,45 @@ from (
     (
       'running',
       '[Its processor ended at {unstored_since}, but its outcome is not stored yet|Silent for '
-        '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update {age} '
-        'ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has run '
-        'since {run_since}.][ In the last 24 hours, {sample} of its type ran for {most} or '
-        'less.][ {alike} running jobs of its type are silent at this line.][ The last recorded '
-        'call of its worker was at {missed_since}.| The worker has not renewed its lease since '
-        '{late_since}.| Its worker last reported at {reported_at}.| Its worker has not reported on '
-        'it since {unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The '
-        'key of the worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of '
-        'them and nothing else.| {death}. It runs alone.|][ An earlier process of it ended while '
-        '{killer} ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome '
-        'is not stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of '
-        'its processor runs it and {batched}.| It waits for {next_call}.|][ It waits for '
-        '{program}.][ Its own code has blocked the event loop of the worker for {blocked} '
-        'within a minute.][ {loop_owner} of the same process has blocked its event loop for '
-        '{loop_blocked} within a minute.][ Its child {kept_child} waits for a slot or limit that '
-        'it uses.][ Its database session (pid {pid}) waits for a lock of the session with pid '
-        '{blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown by '
-        '{grown_mb} MB.]',
-      '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the '
-        'service, because the worker lacks {a_right}.|Wait for the end of {call}, which session '
-        '{blocker} runs.|In code, commit that session before the call at {place}. To end this '
-        'attempt: `select pg_terminate_backend({own_blocker})`.|Commit or end that session: '
-        '`select pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job '
-        'runs again when a worker has a key that was issued after {key_revoked_at}.|If the '
-        'process of the worker has hung since {missed_since}, end it. The job then runs again at '
-        'the latest after {expires_at}.|See in the log of worker {worker_id} why it is not '
-        'stored since {unstored_since}.|If a job of this worker blocked its event loop after '
-        '{late_since}, run that call with `asyncio.to_thread`.|If it waits for job {kept_child} '
-        'without `ctx.gather` or `ctx.map`, it keeps a slot that its child needs: cancel it, and '
-        'fix its code.|Find the code that runs long without an `await`{is_blocking}, for example '
-        'near {place}, and run it with `asyncio.to_thread`, or write the processor without '
-        '`async`.|Follow the advice of job {loop_blocker}.|{end_wait} Do so before any retry: an '
-        'earlier attempt is still stuck in worker {stuck_in}, and each retry can leave one more.'
-        '|{end_wait} Then cancel and retry the job if it hangs. Finished steps are kept. Then '
-        'give the type a `timeout` below {shorter} if such calls should end earlier.|{end_wait} '
-        'Then cancel and retry the job if it hangs. Finished steps are kept.|See whether '
-        '{advances}. Cancel it if not.|If {usual} should suffice, check the code at {place}.|If '
-        'worker {worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to '
-        'do.][ Check whether these triggers of jobs or logs take long: {triggers}.]',
+        '{silent}, since {sign}|Silent for {silent}|Last known update {age} ago ({last})|Last '
+        'known update {age} ago|Worker {worker_id} has been running it since {leased_at}][, '
+        '{seen}][, waiting for {program}].[ It has run since {run_since}.][ In the last 24 hours, '
+        '{sample} of its type ran for {most} or less.][ {alike} running jobs of its type are '
+        'silent at this line.][ The last recorded call of its worker was at {missed_since}.| The '
+        'worker has not renewed its lease since {late_since}.| Its worker last reported at '
+        '{reported_at}.| Its worker has not reported on it since {unreported_since}.|][ The key of '
+        'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
+        '{key_revoked_at}.|][ {death}. It runs with {beside} of them and nothing else.| {death}. '
+        'It runs alone.|][ An earlier process of it ended while {killer} ran in it.][ The role '
+        'job_worker lacks a right (`{not_granted}`), so its outcome is not stored.| Its worker '
+        'lacks {a_right}, so its outcome is not stored.|][ One call of its processor runs it and '
+        '{batched}.| It waits for {next_call}.|][ Its own code has blocked the event loop of the '
+        'worker for {blocked} within a minute.][ {loop_owner} of the same process has blocked its '
+        'event loop for {loop_blocked} within a minute.][ Its child {kept_child} waits for a slot '
+        'or limit that it uses.][ Its database session (pid {pid}) waits for a lock of the session '
+        'with pid {blocker}.][ Session {own_blocker} belongs to the same job.][ The process has '
+        'grown by {grown_mb} MB.]',
+      '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the service, '
+        'because the worker lacks {a_right}.|Wait for the end of {call}, which session {blocker} '
+        'runs.|In code, commit that session before the call at {place}. To end this attempt: '
+        '`select pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
+        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
+        'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
+        'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
+        '{expires_at}.|See in the log of worker {worker_id} why it is not stored since '
+        '{unstored_since}.|If a job of this worker blocked its event loop after {late_since}, run '
+        'that call with `asyncio.to_thread`.|If it waits for job {kept_child} without `ctx.gather` '
+        'or `ctx.map`, it keeps a slot that its child needs: cancel it, and fix its code.|Find the '
+        'code that runs long without an `await`{is_blocking}, for example near {place}, and run it '
+        'with `asyncio.to_thread`, or write the processor without `async`.|Follow the advice of '
+        'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
+        'in worker {stuck_in}, and each retry can leave one more.|{end_wait} Then cancel and retry '
+        'the job if it hangs.{kept} Then give the type a `timeout` below {shorter} if such calls '
+        'should end earlier.|{end_wait} Then cancel and retry the job if it hangs.{kept}|See '
+        'whether {advances}. Cancel it if not.|If {usual} should suffice, check the code at '
+        '{place}.|If worker {worker_id} has not reported on it by {unreported_until}, see its '
+        'log.|Nothing to do.][ Check whether these triggers of jobs or logs take long: '
+        '{triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -1962,8 +1963,8 @@ from (
     (
       'snoozed',
       'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
-      '[If {times} is too often, check the condition on which its code returns `Snooze`. Otherwise '
-        'run it now.|Run it now.]',
+      '[If {times} is too often, see in its log and its code why it is snoozed. Otherwise run it '
+        'now.|Run it now.]',
       'retry {job_id}',
       null
     ),
@@ -2298,8 +2299,9 @@ from (
         'each {all_seen}|, {shared}|]. Jobs of {job_type} count as silent {limit} after their last '
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
-        '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what {hanging} waits '
-        'for, and give it a time limit.] [The job of {many} that is silent the longest|The job]:',
+        '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
+        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.] See '
+        '[the job of {many} that is silent the longest|its calls]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -2316,8 +2318,10 @@ from (
       'retrying_jobs',
       '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
         'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
-        '{last_at}|, the next due at {next_at}|]. The first job started at {since}.',
-      'Then run these jobs now, or wait for their next attempts.',
+        '{last_at}|, the next due at {next_at}|].[ For {last_jobs} of them, the next attempt is '
+        'the last.] The first job started at {since}.',
+      'Then run these jobs now, or wait for their next attempts.[ For {last_jobs} of them, it is '
+        'the last attempt.]',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -2916,7 +2920,11 @@ begin
             else 'its start'
           end
           when 'log' then 'its last log line'
-          when 'step' then 'the end of its last step'
+          when 'step' then case -- otherwise the step that the sentence names started then
+            when l.step_started_at is null
+                or l.step_started_at < (l.pulse ->> 'since')::timestamptz - interval '2 seconds'
+              then 'the end of its last step'
+          end
           else 'its last ' || coalesce(u.last, 'update')
         end,
         'age', queue.length_in_words(p.ms),
@@ -2955,6 +2963,11 @@ begin
         'advances', a.advances,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
+        'kept', case
+          when exists (select from queue.steps as f where f.job_id = p_job.id)
+            then ' Finished steps are kept.'
+          else ''
+        end,
         'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
           when 'output' then 'Read the output of the program while it runs, for example by '
             '`communicate()`.'
@@ -2967,7 +2980,7 @@ begin
           else 'Find out what the call at ' || (l.pulse ->> 'place')
             || ' waits for, and give it a time limit.'
         end end,
-        'alike', case when p.is_silent then (
+        'alike', case when p.is_silent and l.pulse ->> 'place' <> '' then (
           select format(
             '%s of %s',
             count(*) filter (
@@ -3079,7 +3092,7 @@ begin
       values (case
         when r.ratio >= 2 is not true or e.estimated_at > p_now then null
         when p.is_silent then 'it still works'
-        when u.last = 'output' then 'its output still advances the work'
+        when u.last = 'output' then 'its output is still new and does not repeat itself'
         when u.last = 'progress' then 'its progress still advances'
         else 'it still advances'
       end)
@@ -4105,6 +4118,7 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
+        when e.type ~ '(^|[.])(Fail|Retry|ProcessorError)$' then 'raised'
       end
     )
     when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'
@@ -4245,6 +4259,7 @@ begin
       ))
       from queue.job_types as t
       where not t.internal
+        and t.job_type <> p_job.job_type -- serves other queues, or its options were rejected
         and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
     ));
   elsif v_found ->> 'reason' = 'running' then

@@ -234,7 +234,7 @@ where s.workspace_id
 group by 1, 2
 $$;
 
--- Return how many jobs of a type completed or failed in the last day, and the duration in
+-- Return how many jobs of a type ran and completed or failed in the last day, and the duration in
 -- milliseconds that 99 % of them did not exceed. The duration is the end of its range in the
 -- histogram, rounded up as queue.length_in_words shows it.
 create function queue.run_times(p_workspace_id uuid, p_job_type text, p_now timestamptz)
@@ -242,17 +242,21 @@ returns table (jobs bigint, most_ms double precision)
 language sql stable
 set search_path = ''
 as $$
-select o.jobs, r.ms
+select h.jobs, r.ms
 from (
-  select
-    sum((s.counts ->> 'completed')::bigint + (s.counts ->> 'failed')::bigint) as jobs,
-    queue.percentiles(queue.sum_jsonb(array_agg(s.run_times))) ->> 'p99_ms' as middle
+  select queue.sum_jsonb(array_agg(s.run_times)) as times
   from queue.stats as s
   where s.workspace_id = p_workspace_id
     and s.at > p_now - interval '1 day'
     and s.job_type = p_job_type
 ) as o
-cross join lateral (values ((o.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
+cross join lateral (
+  select
+    sum(t.value::bigint) as jobs,
+    queue.percentiles(o.times) ->> 'p99_ms' as middle
+  from jsonb_each_text(o.times) as t
+) as h
+cross join lateral (values ((h.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
 cross join lateral (
   select ceil(e.ms / u.size) * u.size as ms
   from (
@@ -311,9 +315,9 @@ $$;
 -- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
 -- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`. The key
 -- `attention` has the jobs that wait for a worker, as public.explain_queue returns them.
--- p_user_id: Id of the person who calls, or null to count the jobs of all callers. Among jobs of
---   unpublished types, only the person's own jobs are counted, because the person cannot change the
---   jobs of other people.
+-- p_user_id: Id of the member who calls, or null to count the jobs of all callers. Among jobs of
+--   unpublished types, only the member's own jobs are counted, because a member who is no manager
+--   cannot change the jobs of other people.
 create function queue.backlog(
   p_workspace_id uuid,
   p_now timestamptz,
@@ -450,10 +454,10 @@ causes as (
     min(d.job_type) as job_type,
     (array_agg(d.not_served order by d.job_type, d.not_served))[1] as not_served,
     (array_agg(distinct d.job_type) filter (where d.not_served is null))[:100] as job_types,
-    array_to_string((array_agg(distinct d.job_type || case
-      when d.cause = 'unserved' then coalesce(' in the queue ' || d.not_served, '')
-      else ''
-    end))[:3], ', ') as types
+    concat(
+      array_to_string((array_agg(distinct d.job_type || n.queue))[:3], ', '),
+      ' and ' || nullif(greatest(count(distinct d.job_type || n.queue) - 3, 0), 0) || ' more'
+    ) as types
   from (
     values
       (1, 'unserved', 'waiting: no worker serves'),
@@ -464,6 +468,12 @@ causes as (
       (6, 'ready', 'ready to start:')
   ) as k (n, cause, words)
   left join due as d on d.cause = k.cause
+  cross join lateral (
+    values (case
+      when d.cause = 'unserved' then coalesce(' in the queue ' || d.not_served, '')
+      else ''
+    end)
+  ) as n (queue)
   group by 1, 2, 3
 )
 select jsonb_object_agg(
@@ -1252,7 +1262,9 @@ retrying as materialized (
     j.job_type,
     count(*) as jobs,
     bool_or(j.is_cut) or count(*) over () > 50 as more,
-    (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
+    -- in an order that no retry changes
+    (array_agg(j.id order by j.id desc))[:200] as job_ids,
+    count(*) filter (where j.attempts = j.max_attempts - 1) as last_jobs,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
     max(n.next_at) as last_at,
@@ -1331,6 +1343,7 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
+    'last_jobs', nullif(sum(r.last_jobs), 0),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
@@ -1525,6 +1538,8 @@ select
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
+    'waiting', case when cardinality(n.jobs) = 1 then 'It' else 'The first' end
+      || ' waits for ' || (s.jobs[1] ->> 'program'),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
@@ -1544,6 +1559,7 @@ from (
         r.job_id,
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
         r.pulse ->> 'code' as code, -- missing for workers before 0.5.6
+        r.pulse ->> 'program' as program,
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -1920,8 +1936,8 @@ with workspaces as (
 )
 select coalesce(
   jsonb_agg(
-    to_jsonb(g) - 'last_at'
-      || jsonb_build_object(
+    to_jsonb(g) || jsonb_build_object(
+
         'next', queue.one_worker_advice(g.job_ids, g.since)
           || queue.error_advice(g.job_ids[1], g.jobs)
       )
@@ -2014,7 +2030,9 @@ begin
   v_backlog := queue.backlog(
     p_workspace_id,
     v_now,
-    case when not queue.is_operator() then queue.caller() end
+    case
+      when not (queue.is_operator() or queue.is_manager(p_workspace_id)) then queue.caller()
+    end
   );
   if p_workspace_id is null then
     -- also use the age of due jobs in queue.deferred, because maintenance makes these jobs ready

@@ -531,7 +531,7 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     said = engine.explain(job_id)
     assert ", 21 times since" in said["sentence"]
-    assert "check the condition" in remedy(said)
+    assert "why it is snoozed" in remedy(said)
     engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
         found = engine.findings(workspace)["no_success"]
@@ -572,16 +572,20 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
         "Then run these jobs now, or wait for their next attempts.",
     ]
     assert (listed["workspace_id"], listed["kind"], listed["jobs"]) == (ACME, "retrying", 7)
-    assert sorted(listed["job_ids"]) == sorted(ids)
+    assert listed["job_ids"] == sorted(ids, reverse=True)
     assert "command" not in shown["next"][1]  # no command is about all of these jobs
     assert shown["key"] == f"retrying_jobs work {listed['print']}"
     assert "retrying_jobs" not in engine.findings(GLOBEX)
+    engine.run("update jobs set max_attempts = 4 where id = any (%s)", ids[:2])
+    shown = engine.findings()["retrying_jobs"]
+    assert "For 2 of them, the next attempt is the last." in shown["sentence"]
+    assert shown["next"][1]["words"].endswith("For 2 of them, it is the last attempt.")
     for running in (0, 2):  # the other retries are due
         engine.lease_call(running)
         for each in (ACME, None):
             found = engine.findings(each)["retrying_jobs"]
             assert (found["jobs"], found["since"]) == (7, shown["since"])
-            assert "the next" not in found["sentence"]
+            assert ", the next due" not in found["sentence"]
     engine.enqueue_many(25, priority=1)
     for lease in engine.lease(30):
         engine.settle(lease, "retry", error={"type": "E"}, retry_after_seconds=0)
@@ -1521,7 +1525,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     engine.report(lease, pulse=busy)
     said = engine.explain(hangs)
     assert "blocked the event loop of the worker for 56 s within a minute." in said["sentence"]
-    assert "It waits for the program ffmpeg (pid 7)." in said["sentence"]
+    assert "at all.py:134, waiting for the program ffmpeg (pid 7)." in said["sentence"]
     assert remedy(said).startswith("Find the code that runs long without an `await`")
     blocked = "The code of the first has blocked the event loop for 56 s within a minute"
     assert blocked in remedy(engine.findings()["silent_jobs"])
@@ -1543,6 +1547,16 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     code = "Find out what `await reply` waits for"
     assert remedy(engine.findings()["silent_jobs"]).startswith(code)
     assert remedy(bob.findings(ACME)["silent_jobs"]) == words  # only managers see code
+    server = {"program": "data from 192.0.2.7:443", "waits": "data"}
+    engine.report(lease, pulse=pulse | {"for_ms": 300_000, "last": "step"} | server)
+    waits = "waits for data from 192.0.2.7:443. See why, and give the call a time limit."
+    assert f"It {waits}" in remedy(engine.findings()["silent_jobs"])
+    engine.report(lease, step={"name": "write", "for_ms": 400_000})
+    said = engine.explain(hangs)
+    assert "since the end of its last step, in its step write at all.py:134, " in said["sentence"]
+    assert remedy(said).startswith("See why the server sends no data, and give the call at all.py")
+    engine.report(lease, step={"name": "write", "for_ms": 300_000})
+    assert re.match(r"Silent for [45] min( \d+ s)?, in its step write at", engine.sentence(hangs))
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
     pulse["for_ms"] = 250_000
@@ -1563,7 +1577,9 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     assert remedy(said) == "See whether its progress still advances. Cancel it if not."
     assert said["data"]["is_long_running"] == ""
     engine.report(lease, pulse=pulse | {"for_ms": 0})
-    assert "See whether its output still advances the work." in remedy(engine.explain(hangs))
+    assert "See whether its output is still new and does not repeat itself." in remedy(
+        engine.explain(hangs)
+    )
     engine.report(lease, pulse={"last": "end", "for_ms": 250_000, "memory_mb": 97})
     said = engine.explain(hangs)
     assert re.match(r"Its processor ended at [\d: -]+\+00, but its outcome", said["sentence"])
@@ -1694,7 +1710,7 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     said = engine.explain(job_id)
     silent = r"Silent for 3\d s, since its timeout started again, at a\.py:1"
     assert re.match(silent, said["sentence"])
-    assert remedy(said).endswith("Finished steps are kept.")
+    assert remedy(said).endswith("retry the job if it hangs.")
     policy = "update queue.job_types set timeout_seconds = %s, registered_at = %s"
     before = engine.rows("select timeout_seconds, registered_at from queue.job_types")[0]
     engine.run(policy, 30, engine.now())  # the worker has another timeout

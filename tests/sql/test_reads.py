@@ -347,6 +347,37 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
     assert (trace["more"], own["times"]["runs"]) == (False, 1)
 
 
+def test_a_retried_parent_gets_the_new_result_of_a_retried_child(engine: Engine) -> None:
+    """If no child has changed since, the parent keeps the results that it has."""
+    parent, lease = engine.start()
+    kinds = [{"job_type": "work", "payload": {}}] * 2
+    children = engine.spawn(lease, "s", kinds)
+    engine.suspend(lease, kind="children", job_ids=children)
+
+    def outcomes() -> list[str]:
+        steps = engine.rpc("job_steps", p_job_id=parent)["steps"]
+        found = [step["result"] for step in steps if step["name"] == "w"]
+        return [child["status"] for result in found for child in result["children"]]
+
+    good, bad = engine.lease(2)
+    engine.complete([good])
+    engine.settle(bad, "failed", error={"message": "no customer"})
+    for _ in range(2):
+        engine.settle(engine.lease_one(), "failed", error={"message": "a child failed"})
+        assert sorted(outcomes()) == ["completed", "failed"]
+        engine.retry(parent)
+    lease = engine.lease_one()
+    engine.settle(lease, "failed", error={"message": "a child failed"})
+    engine.retry(bad["job"]["id"])
+    engine.retry(parent)
+    assert outcomes() == []
+    by_id = {one["job"]["id"]: one for one in engine.lease(2)}
+    engine.suspend(by_id[parent], kind="children", job_ids=children)
+    engine.complete([by_id[bad["job"]["id"]]])
+    engine.lease_one()
+    assert outcomes() == ["completed"] * 2
+
+
 def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> None:
     """Failed parents of a failed job are shown as its consequences.
 

@@ -1,7 +1,7 @@
 """A job of a type that no worker has registered waits, and runs after the registration."""
 
 from tests.contract.observed import refused
-from tests.support.engine import ACME, GLOBEX, Engine, Json, ids_of
+from tests.support.engine import ACME, BOB, GLOBEX, Engine, Json, ids_of
 
 
 def test_a_job_waits_for_its_type_and_takes_from_it_what_it_did_not_say(engine: Engine) -> None:
@@ -136,7 +136,7 @@ def test_what_waits_is_shown_with_the_nearest_name(engine: Engine) -> None:
 
 
 def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada: Engine) -> None:
-    """Only the person who enqueued a misspelt job type, and operators, get a finding about it."""
+    """The member who enqueued a misspelt type, managers and operators get a finding about it."""
     engine.lease_call(0)
     ada.enqueue(job_type="mistyped")
 
@@ -157,6 +157,8 @@ def test_a_mistyped_type_warns_who_mistyped_it(engine: Engine, bob: Engine, ada:
     assert found["unserved"] == ["missspelt", "mistyped"]
     assert f"the oldest since {found['since'][:10]}" in found["sentence"]
     assert "job_type=missspelt" in warned(bob, p_workspace_id=ACME)
+    engine.run("update workspace_members set role = 'manager' where user_id = %s", BOB)
+    assert "mistyped" in warned(bob, p_workspace_id=ACME)
 
 
 def test_a_job_that_waits_for_its_type_is_replayed(engine: Engine) -> None:

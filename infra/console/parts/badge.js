@@ -8,6 +8,9 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence, useNow } from "./when.js";
 
+/** Words about a job that still works, and so keeps the colour of its state. */
+const LONG = "unusually long";
+
 /**
  * Return the trouble of a running or queued job, as `silent 4 min`, `unusually long` or `no worker`.
  * Return null if no finding is about the job.
@@ -18,7 +21,7 @@ function useTrouble(job, status, state, silentSince, isLong) {
   const since = silentSince === undefined ? finding?.silent[job.id] : silentSince;
   const now = useNow(Boolean(since));
   if (since && status === "processing") return `silent ${roughly(now - Date.parse(since))}`;
-  if (isLong && status === "processing") return "unusually long";
+  if (isLong && status === "processing") return LONG;
   // the ids of a group may be incomplete
   const isUnserved = ({ kind, jobs, job_ids: ids, job_type: type }) =>
     kind === "no_worker" && (ids.includes(job.id) || (jobs > ids.length && type === job.job_type));
@@ -40,7 +43,7 @@ export function StateBadge({ job, silentSince, isLong, cancelling, compact, ...o
   const trouble = useTrouble(job, status, state, silentSince, isLong);
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
-  return html`<span class="badge" data-tone=${trouble ? toneOf(trouble) : tone} data-status=${status}>
+  return html`<span class="badge" data-tone=${trouble && trouble !== LONG ? toneOf(trouble) : tone} data-status=${status}>
     <${Icon} name=${mark} />
     ${!trouble || (compact && cancelling) ? shown : compact ? capitalize(trouble) : `${shown}, ${trouble}`}
   </span>`;

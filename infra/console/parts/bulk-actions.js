@@ -66,7 +66,7 @@ const ACTIONS = {
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
     text: (states, types, isOne) =>
-      `${subjectOf(isOne)} is enqueued again once it has stopped, unless it completes first. It starts with attempt 1, and finished steps are kept. Child jobs are cancelled and retried too. A new attempt may stop at the same line.`,
+      `${subjectOf(isOne)} is stopped and then starts again with attempt 1, unless it completes first. Finished steps are kept. Child jobs are cancelled and retried too. The new attempt may hang in the same place.`,
     states: ["running"],
     kind: "silent",
   },
@@ -99,7 +99,10 @@ const ACTIONS = {
     did: "Retried",
     call: oneOrMany((id) => api.retry(id), api.retryAll),
     text: (states, types, isOne) =>
-      `${subjectOf(isOne)} starts again with attempt 1. Finished steps are kept.`,
+      [
+        ...failuresOf((group) => group.kind === "failed" && types.includes(group.job_type)),
+        `${subjectOf(isOne)} starts again with attempt 1. Finished steps are kept. If the cause of an error remains, the job fails again.`,
+      ].join(" "),
     states: ["failed", "cancelled"],
   },
   copy: {

@@ -1,6 +1,6 @@
 // Shows what blocks waiting jobs, and the steps that resolve a problem, with their shell commands.
 
-import { atLeast, capitalize, pluralize } from "../lib/format.js";
+import { atLeast, capitalize, number, pluralize } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Command } from "./copy.js";
 import { breakable, column, heading, table } from "./table.js";
@@ -43,8 +43,12 @@ export function Steps({ next, here, shown, buttonOf }) {
   const items = steps.map((step, index) => {
     const { words, command, path } = step;
     const button = buttonOf?.(words, index, steps);
+    const isRepeated = steps.slice(0, index).some((other) => other.path === path);
     const isLinked =
-      path && ![here, shown].includes(path) && !words.includes(path.replace("/jobs/", ""));
+      path &&
+      !isRepeated &&
+      ![here, shown].includes(path) &&
+      !words.includes(path.replace("/jobs/", ""));
     return html`
       <${Sentence} text=${button ? words.replace(CANCEL, "") : words} /> ${button}
       ${isLinked && html` <a href=${path}>${linkTo(path)}</a>`}
@@ -59,23 +63,27 @@ export function Steps({ next, here, shown, buttonOf }) {
 }
 
 /** Return a sentence about a group of `attention` whose jobs failed. */
-export const failureOf = ({ kind, job_type: type, jobs, more, error }) =>
+export const failureOf = ({ kind, job_type: type, jobs, more, error, last_jobs: last }) =>
   `${pluralize(jobs, "job", more)} of ${type} ` +
   (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
-  `${error ? `: ${error}` : ""}.`;
+  `${error ? `: ${error}` : ""}.` +
+  (last > 0 ? ` For ${number(last)} of them, the next attempt is the last.` : "");
 
 /**
  * Return the steps of advice, without the guess that the name of a type without a worker is a
- * misspelt name of another type if jobs of that type fail, or have no worker either.
+ * misspelt name of another type if that type has no worker either. If its jobs fail, say so.
  */
 export function warned(next, attention = []) {
-  const isFailing = ({ guess }) =>
-    attention.some((one) => (one.error || one.kind === "no_worker") && one.job_type === guess);
-  return next?.some(isFailing)
-    ? next
-        .filter((step) => !isFailing(step))
-        .map((step) => ({ ...step, words: step.words.replace(/^Otherwise, w/, "W") }))
-    : next;
+  const troubleOf = ({ guess }) => attention.find(({ job_type: type }) => guess && type === guess);
+  const isUnserved = (step) => troubleOf(step)?.kind === "no_worker";
+  const isDropped = next?.some(isUnserved);
+  return next
+    ?.filter((step) => !isUnserved(step))
+    .map(({ words, ...step }) => {
+      const kept = isDropped ? words.replace(/^Otherwise, w/, "W") : words;
+      const note = troubleOf(step)?.error ? ` But jobs of ${step.guess} fail now.` : "";
+      return { ...step, words: kept + note };
+    });
 }
 
 const HOLDER_COLUMNS = [

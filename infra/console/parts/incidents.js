@@ -1,10 +1,11 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { pluralize, timeOfDay } from "../lib/format.js";
+import { number, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
+import { toneOf } from "../lib/states.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { setTitle } from "../lib/title.js";
 import {
@@ -21,8 +22,17 @@ import { useFocusKeeper } from "./dialog.js";
 import { linkTo } from "./holders.js";
 import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
-import { Advice, briefOf, useLines } from "./problem-lines.js";
+import { Advice, briefOf, countJobs, useLines } from "./problem-lines.js";
 import { Sentence } from "./when.js";
+
+/** Words for jobs of each kind of `attention`, and the icons of the kinds. */
+const KINDS = {
+  failed: "failed",
+  no_worker: "without a worker",
+  silent: "silent",
+  retrying: "retrying",
+};
+const MARKS = { failed: "cross", silent: "clock", retrying: "again" };
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
@@ -46,6 +56,17 @@ const namesOf = (lines) =>
   });
 
 const toneOfAll = (lines) => (lines.some(({ tone }) => tone === "failed") ? "failed" : "waiting");
+
+/** Number of jobs in trouble, as words for a phone. */
+const countsOf = (lines) =>
+  Object.entries(KINDS).map(([kind, words]) => {
+    const groups = lines.flatMap(({ groups: all = [] }) => all);
+    const jobs = countJobs(groups.filter((group) => group.kind === kind));
+    return (
+      jobs > 0 &&
+      html` · <span class="strong" data-tone=${toneOf(kind)}>${number(jobs)} ${words}</span>`
+    );
+  });
 
 const idOf = ({ key, sentence }) => key ?? sentence;
 
@@ -114,6 +135,7 @@ export function Incidents({ workspace, isApp }) {
   }, [freshness]);
   const since = useStore(outage);
   const id = path.replace("/jobs/", "");
+  const isListed = path === "/jobs" && new URLSearchParams(query).get("state") === "attention";
   const here = path === "/overview" ? path : [path, query].filter(String).join("?");
   const all = [...useLines()];
   if (since) all.unshift({ tone: "failed", sentence: outageLine(since) });
@@ -130,9 +152,7 @@ export function Incidents({ workspace, isApp }) {
       return own ? { ...line, own: own.kind } : line;
     })
     // the page of the job explains its problem, and the list of these jobs has the same headings
-    .filter(({ own, jobs, groups }) =>
-      own ? jobs > 1 : !(groups?.length > 0 && here === "/jobs?state=attention"),
-    );
+    .filter(({ own, jobs, groups }) => (own ? jobs > 1 : !(isListed && groups?.length > 0)));
   if (lines.length === 0) return null;
   const collapse = (ids) => {
     sessionStorage.setItem(stored, JSON.stringify(ids));
@@ -164,7 +184,12 @@ export function Incidents({ workspace, isApp }) {
     aria-live="polite">
     ${
       isCollapsed
-        ? fold(false, () => collapse([]), pluralize(lines.length, "problem"), namesOf(lines))
+        ? fold(
+            false,
+            () => collapse([]),
+            pluralize(lines.length, "problem"),
+            isPhone() ? countsOf(lines) : namesOf(lines),
+          )
         : html`
             ${[...first, ...(isAll ? rest : [])].map(show)}
             <div class="folds" data-tone=${toneOfAll(rest)}>
@@ -209,12 +234,12 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
   const hasMore = !own && (line.cause || next.length > 0);
   const { subject, count, cause = !isOpen && line.cause, time } = briefOf(line);
   return html`<div class="problem-line" data-tone=${tone}>
-    <${Icon} name="warning" />
+    <${Icon} name=${MARKS[groups[0]?.kind] ?? "warning"} />
     <p class=${isOpen ? "" : "cut"}>
       <span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
       <${Sentence} text=${count} isShort />
-      ${cause && (isOpen || !isPhone()) && html` · <${Sentence} text=${cause} isShort />`}
-      ${time && html` <span class="muted">· ${time}</span>`}
+      ${time && html`<span class="muted">, ${time}</span>`}
+      ${cause && html` · <${Sentence} text=${cause} isShort />`}
     </p>
     <div class="problem-links">
       ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}

@@ -1,7 +1,15 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
 import { problems } from "../api.js";
-import { atLeast, pluralize, duration, percentage, serverNow, shortId } from "../lib/format.js";
+import {
+  atLeast,
+  duration,
+  number,
+  percentage,
+  pluralize,
+  serverNow,
+  shortId,
+} from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
@@ -84,10 +92,11 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   );
   // groups are of one type, but other filters match a part of their jobs
   const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > CLOSED + 1;
+  const canClose = (group) =>
+    !isPart && distinct.length > 1 && group.job_ids.length > closedSize() + 1;
   const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
   const shown = distinct.flatMap((group) =>
-    isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
+    isClosed(group) ? group.job_ids.slice(0, closedSize()) : group.job_ids,
   );
   const listed = attention ? [...new Set(shown)] : null;
   const { list, state } = useJobList(
@@ -143,10 +152,17 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     setChosen(toggled(inOrder.slice(Math.min(...ends), Math.max(...ends) + 1)));
     lastPicked.current = some;
   };
+  const openAndPick = (some, others = []) => {
+    setOpened((now) => new Set([...now, ...some.map(keyOf)]));
+    const all = [...some.flatMap((group) => group.job_ids), ...others.map((row) => row.id)];
+    setChosen((now) => new Set([...now, ...all]));
+    lastPicked.current = all;
+  };
   const isShown = rows.length > 0 && !isByError;
   const allShown = rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
+  useKey(isSpaceOnRow, ({ target }) => target.closest("tr").querySelector("input").click());
   const spacer = (height, name) =>
     height > 0 &&
     html`<tbody aria-hidden="true" key=${name}>
@@ -195,7 +211,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           index=${index}
           isChosen=${jobs.every(({ id }) => chosen.has(id))}
           isPartChosen=${jobs.some(({ id }) => chosen.has(id))}
-          pick=${pick}
+          pick=${(some, event) => (isClosed(group) ? openAndPick([group]) : pick(some, event))}
           button=${!(advice && group.nearest) && remedyOf(group, jobs)} />`;
   const tabs = html`<${Tabs}
     key="tabs"
@@ -205,7 +221,12 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     const others = FIELDS.filter((name) => checked && !OF_ERRORS.includes(name));
     onFilter({ ...emptied(others), state: "failed", grouped: checked && "1" });
   };
-  const chooseAll = () => setChosen(new Set(allShown ? [] : rows.map((row) => row.id)));
+  const chooseAll = () =>
+    allShown
+      ? setChosen(new Set())
+      : isGrouped
+        ? openAndPick(distinct, rows)
+        : setChosen(new Set(rows.map((row) => row.id)));
   return html`<div class="monitor">
     ${!isPhone() && tabs}
     <div class="bar">
@@ -287,8 +308,11 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     ${
       isShown &&
       html`<p class="muted small foot num">
-        ${pluralize(rows.length, "job")}
-        ${state.isAll ? isGrouped && " shown" : " loaded, more below"}
+        ${
+          isGrouped && !isPart
+            ? `${number(rows.length)} of ${pluralize(countJobs(distinct), "job")} shown`
+            : `${pluralize(rows.length, "job")}${state.isAll ? "" : " loaded, more below"}`
+        }
       </p>`
     }
   </div>`;
@@ -427,8 +451,8 @@ function troubleOf({ status, error, error_message: message, attempts }, known, t
   return message && hasFailed && firstLine(error) !== known?.error ? error : null;
 }
 
-/** Number of jobs that a large group shows until a person opens it. */
-const CLOSED = 3;
+/** Return the number of jobs that a large group shows until a person opens it. */
+const closedSize = () => (isPhone() ? 1 : 3);
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead({
@@ -465,7 +489,7 @@ function GroupHead({
               jobs.map(({ id }) => id),
               event,
             )} />
-        <span class="hidden">Select ${name}${isClosed && ", those shown"}</span>
+        <span class="hidden">Select ${name}</span>
       </label>
     </td>
     <th scope="rowgroup">
@@ -481,7 +505,7 @@ function GroupHead({
           }
         </span>
         <span class=${classes("job-note", error && "bad")} title=${error ?? cause}>
-          ${(!isPhone() && error) || (cause && html`<${Sentence} text=${cause} isShort />`)}
+          ${(!isPhone() && causeOf(error)) || (cause && html`<${Sentence} text=${cause} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">${time}</span>`}
         ${advise && foldButton("What to do", isAdvised, () => advise(!isAdvised))}
@@ -589,7 +613,7 @@ function StateNote({ row }) {
           <span class="phone-less">attempt </span>${attempt} of ${row.max_attempts}
         </span>`
     }
-    ${next && html` <${When} at=${next} />`}
+    ${next && html`${hasFailed && html`<span class="phone-less"> starts</span>`} <${When} at=${next} />`}
   </span>`;
 }
 
@@ -606,6 +630,9 @@ export function RunTime({ row }) {
   const runMs = runMsOf(row);
   return Number.isFinite(runMs) ? duration(runMs) : html`<span class="none">–</span>`;
 }
+
+/** Return whether the space key is pressed on the link of a row, whose checkbox it then clicks. */
+const isSpaceOnRow = ({ key, target }) => key === " " && target.matches("a.row-link");
 
 /** Number of rows by which a key moves the keyboard focus. */
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };

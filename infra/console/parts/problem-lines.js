@@ -2,7 +2,7 @@
 // and the list of the jobs that need attention show the same lines in the same order.
 
 import { problems } from "../api.js";
-import { INSTANT, pluralize, relative, roughly } from "../lib/format.js";
+import { INSTANT, number, pluralize, relative, roughly } from "../lib/format.js";
 import { toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
@@ -140,16 +140,23 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
     subject,
     count:
       failed && retry
-        ? `${pluralize(jobs - failed.jobs, "job", retry.more)} retrying, ` +
+        ? `${pluralize(jobs - failed.jobs, "job", retry.more)} retrying${lastOf(retry)}, ` +
           `${pluralize(failed.jobs, "job", failed.more)} failed`
-        : `${named} ${kind}`,
+        : `${named} ${kind}${lastOf(group)}`,
     cause: !own && causeOf(error),
-    time: html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />`,
+    time: html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />${
+      Date.parse(failed?.last_at) > Date.parse(since) + 60_000 &&
+      html`, last <${Age} at=${failed.last_at} format=${relative} />`
+    }`,
   };
 }
 
+/** Say how many of the retrying jobs of a group fail for good if their next attempt fails. */
+const lastOf = ({ last_jobs: last, jobs }) =>
+  last > 0 ? `, ${last < jobs ? `${number(last)} with ` : ""}one attempt left` : "";
+
 /** Facts in the sentence about jobs that retry. */
-const FACTS = /(?:Jobs of this type that completed|Attempts used)[^.]*/g;
+const FACTS = /Attempts used[^.]*/;
 
 /**
  * Cause of a problem and what to do, with buttons at the step that they do. No link leads to the
@@ -157,8 +164,8 @@ const FACTS = /(?:Jobs of this type that completed|Attempts used)[^.]*/g;
  */
 export function Advice({ line, here, shown, buttons }) {
   const { cause, next, groups } = line;
-  const { sentence, completed_until: until } = line.retrying ?? line;
-  const facts = sentence?.match(FACTS);
+  const { sentence, completed, completed_until: until } = line.retrying ?? line;
+  const [facts] = sentence?.match(FACTS) ?? [];
   const isUnserved = groups?.[0]?.kind === "no_worker";
   const buttonOf = (words, index, steps) =>
     buttons?.length > 0 &&
@@ -166,7 +173,16 @@ export function Advice({ line, here, shown, buttons }) {
     buttons;
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
-    ${facts && html`<p><${Sentence} text=${`${facts.join(". ")}.`} />${until && html` None was counted in the last <${Age} at=${until} format=${roughAge} />.`}</p>`}
+    ${
+      facts &&
+      html`<p>
+        ${
+          completed &&
+          html`${pluralize(completed, "job")} of this type completed in the last hour${until && html`, none in the last <${Age} at=${until} format=${roughAge} />`}. `
+        }
+        <${Sentence} text=${`${facts}.`} />
+      </p>`
+    }
     <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />
   `;
 }

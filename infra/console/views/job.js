@@ -104,9 +104,14 @@ function useChangeTime(value) {
  * Return the time and the kind of a running job's last update, if the job's explanation begins with
  * the last update.
  */
-function useLastUpdate(job, { sentence, data = {} } = {}, output, line, steps) {
+function useLastUpdate(job, { sentence, data = {} } = {}, output, line, root) {
+  const { steps, streams } = root ?? {};
   const seen = [
     { at: data.silent_since, kind: data.last, silent: data.silent },
+    ...(streams ?? [])
+      // a stream's last output may be stored after the update that the explanation has
+      .filter(({ last_at: last }) => Date.parse(last) > Date.parse(data.silent_since) + 2000)
+      .map(({ last_at: last }) => ({ at: last, kind: "output" })),
     { at: useChangeTime(JSON.stringify(job.progress)), kind: "progress" },
     { at: useChangeTime(Object.values(output)[0] && output), kind: "output" },
     { at: line?.at, kind: "log line" },
@@ -131,7 +136,7 @@ function JobDetails({ watch, job }) {
   const log = useJobLines(job.id, job.last_seq);
   const { value: explanation } = explained;
   const root = trace.value?.jobs[0];
-  const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1), root?.steps);
+  const update = useLastUpdate(job, explanation, watch.output, log.lines.at(-1), root);
   const silentSince = update?.silent ? update.at : null;
   const isSilent = Boolean(silentSince);
   const pace = update && !isSilent && paceOf(explanation, Object.keys(watch.output).length > 0);
@@ -191,7 +196,7 @@ function JobDetails({ watch, job }) {
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${isSilent ? "last progress" : update && html`<${TimeLeft} data=${explanation.data} />`}
+        ${isSilent ? "last reported" : update && html`<${TimeLeft} data=${explanation.data} />`}
       <//>`
     }
     <div class="columns">
@@ -273,7 +278,7 @@ const DID = {
 
 /**
  * Return a sentence with the run times of a type, and the advice about a long run. If the progress
- * predicts the end of the job, neither is shown, because other jobs may be smaller. A job that
+ * predicts the end of the job, no advice is shown, because other jobs may be smaller. A job that
  * streams needs no advice. Return null if no job of the type ended, or if the job may be in trouble.
  */
 function paceOf({ next, data }, isStreaming) {
@@ -283,23 +288,28 @@ function paceOf({ next, data }, isStreaming) {
   // the limit is rounded up, so the ratio is a minimum
   const limit = data.typical_ms ?? data.longest_ms;
   const ratio = Math.floor((serverNow() - Date.parse(data.run_since)) / limit);
-  const longer = ratio > 1 ? `That is more than ${ratio} times as long as ` : "";
-  const times = isPredicted
-    ? ""
-    : `${longer}${sample} of its type${longer && ", which"} took ${most} or less in the last 24 h. `;
+  const others = `${sample} of its type took ${most} or less in the last 24 h`;
+  const times =
+    ratio > 1
+      ? `${others}. It has run more than ${ratio} times as long${isPredicted ? ", but its progress is steady" : ""}. `
+      : isPredicted
+        ? ""
+        : `${others}. `;
   return most && !late && (usual || next[0].kind === "none")
     ? { words: times + (isPredicted || isStreaming ? "" : (advice?.words ?? "")), advice }
     : null;
 }
 
+/** The start of the sentence about a silent job, up to the duration. */
+const DURATION = /^Silent for .*?(?=[,.](?: |$))/;
+
 /** Shows for how long a running job has been silent, or when it last did what, and in which step. */
-function Verdict({ update: { at, kind, silent }, sentence, data: { sign, step } }) {
+function Verdict({ update: { at, kind, silent }, sentence, data: { step } }) {
   const isNow = useNow() < Date.parse(at) + NOW_MS;
   return html`<span aria-live="off">
     ${
       silent
-        ? html`Silent for <${Age} at=${at} />, since ${sign}
-            <${Sentence} text=${sentence.split(sign)[1]} />`
+        ? html`Silent for <${Age} at=${at} /><${Sentence} text=${sentence.replace(DURATION, "")} />`
         : html`${kind === "output" ? "Streaming" : "Running"}: ${DID[kind] ?? "sent an update"} ${
             isNow ? "just now" : html`<${When} at=${at} />`
           }${step && `, in its step ${step}`}.`
@@ -308,7 +318,11 @@ function Verdict({ update: { at, kind, silent }, sentence, data: { sign, step } 
 }
 
 /** Shows the line of code of a silent job, and the calls that led there. */
-const Stack = ({ stack, place, code }) => html`<section class="card" aria-labelledby="h-stack">
+const Stack = ({
+  stack,
+  place,
+  code,
+}) => html`<section class="card" aria-labelledby="h-stack" data-tone="waiting">
   <div class="bar">
     <h2 id="h-stack">Stack</h2>
     <span class="muted small">the innermost call last</span>
@@ -504,9 +518,11 @@ function JobData({ job }) {
 function useRate(value) {
   const samples = useRef([]);
   const now = Date.now();
-  samples.current = [...samples.current.filter(([at]) => at > now - 10_000), [now, value]];
+  const isFirst = !samples.current.at(-1)?.[1]; // the page has just read the earlier output
+  const recent = isFirst ? [] : samples.current.filter(([at]) => at > now - 10_000);
+  samples.current = [...recent, [now, value]];
   const [[at, before]] = samples.current;
-  return now - at < 2000 ? null : Math.round((1000 * (value - before)) / (now - at));
+  return now - at < 8000 ? null : Math.round((1000 * (value - before)) / (now - at));
 }
 
 const SHOWN = 100_000; // a browser takes seconds to lay out a million characters
@@ -538,7 +554,7 @@ function StreamOutput({ name, content, isLive, root }) {
       <h2>Output: ${name}</h2>
       <span class="muted small">
         ${text.length > SHOWN && `the last ${number(SHOWN)} of `}${pluralize(text.length, "character")}${
-          isWriting
+          isWriting && rate !== null
             ? rate > 0 && `, about ${number(rate)} a second`
             : mean > 0 && `, ${number(mean)} a second on average`
         }${start && ` · first output after ${duration(Date.parse(first) - Date.parse(start))}`}${
@@ -562,8 +578,8 @@ function StreamOutput({ name, content, isLive, root }) {
 }
 
 /**
- * Shows for how long a job has waited and run, unless its facts have these times. A part that is
- * less than a hundredth of the run is not worth its words.
+ * Shows for how long a job has waited and run, unless its facts have these times. Time outside
+ * steps that is less than a hundredth of the run is not worth its words.
  */
 function Totals({ job, now }) {
   const totals = totalsOf(job, now);
@@ -571,7 +587,7 @@ function Totals({ job, now }) {
   const { queue, run, inSteps, retry, suspended, other } = totals;
   const part = (word, ms, more = "") => ms > 0 && `${word} ${duration(ms)}${more}`;
   const outside =
-    Math.min(inSteps, run - inSteps) < run / 100
+    inSteps === 0 || run - inSteps < run / 100
       ? ""
       : ` (${duration(inSteps)} in steps, ${duration(run - inSteps)} outside steps)`;
   const parts = [

@@ -11,6 +11,117 @@ as $$
 select '0.5.10'
 $$;
 
+-- Retry those of the jobs p_ids that failed or were cancelled. The caller must have locked the
+-- jobs. Skip a job whose unique key now belongs to another job. A retried job has its unique key
+-- until it finishes, because the option `until` of the first enqueue is not stored. A call with
+-- until 'leased' takes the key from the running job (queue.claim). Insert signals, so that
+-- maintenance also retries child jobs that were cancelled because their parent ended. Return the
+-- number of retried jobs.
+create or replace function queue.retry(p_ids uuid[], p_now timestamptz)
+returns integer
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+begin
+  insert into queue.job_keys (workspace_id, job_type, key, is_unique, job_id, freed_when)
+  select distinct on (j.workspace_id, j.job_type, j.unique_key)
+    j.workspace_id,
+    j.job_type,
+    j.unique_key,
+    true,
+    j.id,
+    'retried'
+  from public.jobs as j
+  where j.id = any (p_ids)
+    and j.status in ('failed', 'cancelled')
+    and j.unique_key is not null
+  order by j.workspace_id, j.job_type, j.unique_key, j.id
+  on conflict do nothing;
+  with retried as (
+    update public.jobs as j
+    set
+      status = 'pending',
+      updated_at = p_now,
+      finished_at = null,
+      completed_at = null,
+      result = null,
+      attempts = 0,
+      lost_attempts = 0,
+      generation = j.generation + 1,
+      next_retry_at = null,
+      scheduled_for = null,
+      deadline_at = null,
+      start_by_seconds = null,
+      start_by_at = null,
+      cancel_requested_at = null,
+      ord = queue.ord_of(j.priority, j.created_at)
+    where j.id = any (p_ids)
+      and j.status in ('failed', 'cancelled')
+      and (
+        j.unique_key is null
+        or exists (
+          select from queue.job_keys as u
+          where u.workspace_id = j.workspace_id
+            and u.job_type = j.job_type
+            and u.key = j.unique_key
+            and u.is_unique
+            and u.job_id = j.id
+        )
+      )
+    returning j.id, j.workspace_id
+  ),
+  alive as (
+    delete from queue.dead as d
+    using retried as r
+    where d.workspace_id = r.workspace_id and d.job_id = r.id
+  )
+  select array_agg(r.id order by r.id) into v_ids
+  from retried as r;
+  if v_ids is null then
+    return 0;
+  end if;
+  perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
+  -- the retried job waits again for child jobs that did not complete and have changed since
+  delete from queue.steps as s
+  using (
+    select distinct o.job_id, o.name
+    from queue.steps as o
+    join public.jobs as c on c.id = (o.value ->> 'id')::uuid
+    where o.job_id = any (v_ids)
+      and o.kind = 'children'
+      and o.nth > 0
+      and o.value ->> 'status' <> 'completed'
+      and (o.value ->> 'status', o.value ->> 'error_message')
+        is distinct from (c.status, c.error_message)
+  ) as w
+  where s.job_id = w.job_id and s.name = w.name and s.kind = 'children';
+  -- a job that has ended its worker process must run alone after the retry
+  insert into queue.suspects (job_id, workspace_id, worker, company, since)
+  select j.id, j.workspace_id, coalesce(j.worker, 0), j.id, p_now
+  from public.jobs as j
+  where j.id = any (v_ids) and j.error_data ->> 'reason' = 'worker_lost'
+  on conflict do nothing;
+  perform queue.place(j, p_now)
+  from public.jobs as j
+  where j.id = any (v_ids)
+  order by j.id;
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'retry', j.workspace_id, j.id
+  from public.jobs as j
+  where j.id = any (v_ids)
+    and exists (
+      select from public.jobs as c
+      where c.parent_id = j.id
+        and c.status = 'cancelled'
+        and c.error_data ->> 'reason' = 'parent_ended'
+      offset 0
+    );
+  return cardinality(v_ids);
+end;
+$$;
+
 -- Each row has a sentence and advice for one reason why a job or the queue makes no progress. A row
 -- with the reason failed:<kind> has the advice for failed jobs whose error has this kind. The
 -- column `command` omits the command's first word, `minutehand`. If `path` is null, the advice
@@ -139,8 +250,8 @@ from (
       ),
       (
         'credentials',
-        'Fix the credentials[ for the proxy{is_proxy}], which are missing or were rejected '
-          '({code}).'
+        'Fix the credentials[ for the proxy{is_proxy}| for {address}|], which are missing or were '
+          'rejected ({code}).'
       ),
       (
         'forbidden',
@@ -258,7 +369,8 @@ from (
         'unavailable:certificate',
         'The certificate of [{address}|the other service] was rejected ({code}). Renew it, or let '
           'the worker trust its issuer.'
-      )
+      ),
+      ('raised', '[The code at {place}|Its code] raised this error itself. Follow its text.')
   ) as f (kind, words)
   cross join lateral (
     values
@@ -389,8 +501,8 @@ from (
     (
       'failed',
       'It failed at {finished_at}[ after {used} of {max_attempts} attempts]: {error_line}',
-      'Correct [the code, a setting or the data at {place}, where one of {these} failed|the code, '
-        'a setting or the data at {place}|what the error names].',
+      '[See {place}, where one of {these} failed, and correct the code, a setting or the data|'
+        'Correct the code, a setting or the data at {place}|Correct what the error names].',
       null,
       null
     ),
@@ -463,45 +575,45 @@ from (
     (
       'running',
       '[Its processor ended at {unstored_since}, but its outcome is not stored yet|Silent for '
-        '{silent}, since {sign}|Last known update {age} ago ({last})|Last known update {age} '
-        'ago|Worker {worker_id} has been running it since {leased_at}][, {seen}].[ It has run '
-        'since {run_since}.][ In the last 24 hours, {sample} of its type ran for {most} or '
-        'less.][ {alike} running jobs of its type are silent at this line.][ The last recorded '
-        'call of its worker was at {missed_since}.| The worker has not renewed its lease since '
-        '{late_since}.| Its worker last reported at {reported_at}.| Its worker has not reported on '
-        'it since {unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The '
-        'key of the worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of '
-        'them and nothing else.| {death}. It runs alone.|][ An earlier process of it ended while '
-        '{killer} ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome '
-        'is not stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of '
-        'its processor runs it and {batched}.| It waits for {next_call}.|][ It waits for '
-        '{program}.][ Its own code has blocked the event loop of the worker for {blocked} '
-        'within a minute.][ {loop_owner} of the same process has blocked its event loop for '
-        '{loop_blocked} within a minute.][ Its child {kept_child} waits for a slot or limit that '
-        'it uses.][ Its database session (pid {pid}) waits for a lock of the session with pid '
-        '{blocker}.][ Session {own_blocker} belongs to the same job.][ The process has grown by '
-        '{grown_mb} MB.]',
-      '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the '
-        'service, because the worker lacks {a_right}.|Wait for the end of {call}, which session '
-        '{blocker} runs.|In code, commit that session before the call at {place}. To end this '
-        'attempt: `select pg_terminate_backend({own_blocker})`.|Commit or end that session: '
-        '`select pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job '
-        'runs again when a worker has a key that was issued after {key_revoked_at}.|If the '
-        'process of the worker has hung since {missed_since}, end it. The job then runs again at '
-        'the latest after {expires_at}.|See in the log of worker {worker_id} why it is not '
-        'stored since {unstored_since}.|If a job of this worker blocked its event loop after '
-        '{late_since}, run that call with `asyncio.to_thread`.|If it waits for job {kept_child} '
-        'without `ctx.gather` or `ctx.map`, it keeps a slot that its child needs: cancel it, and '
-        'fix its code.|Find the code that runs long without an `await`{is_blocking}, for example '
-        'near {place}, and run it with `asyncio.to_thread`, or write the processor without '
-        '`async`.|Follow the advice of job {loop_blocker}.|{end_wait} Do so before any retry: an '
-        'earlier attempt is still stuck in worker {stuck_in}, and each retry can leave one more.'
-        '|{end_wait} Then cancel and retry the job if it hangs. Finished steps are kept. Then '
-        'give the type a `timeout` below {shorter} if such calls should end earlier.|{end_wait} '
-        'Then cancel and retry the job if it hangs. Finished steps are kept.|See whether '
-        '{advances}. Cancel it if not.|If {usual} should suffice, check the code at {place}.|If '
-        'worker {worker_id} has not reported on it by {unreported_until}, see its log.|Nothing to '
-        'do.][ Check whether these triggers of jobs or logs take long: {triggers}.]',
+        '{silent}, since {sign}|Silent for {silent}|Last known update {age} ago ({last})|Last '
+        'known update {age} ago|Worker {worker_id} has been running it since {leased_at}][, '
+        '{seen}][, waiting for {program}].[ It has run since {run_since}.][ In the last 24 hours, '
+        '{sample} of its type ran for {most} or less.][ {alike} running jobs of its type are '
+        'silent at this line.][ The last recorded call of its worker was at {missed_since}.| The '
+        'worker has not renewed its lease since {late_since}.| Its worker last reported at '
+        '{reported_at}.| Its worker has not reported on it since {unreported_since}.|][ The key of '
+        'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
+        '{key_revoked_at}.|][ {death}. It runs with {beside} of them and nothing else.| {death}. '
+        'It runs alone.|][ An earlier process of it ended while {killer} ran in it.][ The role '
+        'job_worker lacks a right (`{not_granted}`), so its outcome is not stored.| Its worker '
+        'lacks {a_right}, so its outcome is not stored.|][ One call of its processor runs it and '
+        '{batched}.| It waits for {next_call}.|][ Its own code has blocked the event loop of the '
+        'worker for {blocked} within a minute.][ {loop_owner} of the same process has blocked its '
+        'event loop for {loop_blocked} within a minute.][ Its child {kept_child} waits for a slot '
+        'or limit that it uses.][ Its database session (pid {pid}) waits for a lock of the session '
+        'with pid {blocker}.][ Session {own_blocker} belongs to the same job.][ The process has '
+        'grown by {grown_mb} MB.]',
+      '[Grant the right: `grant {not_granted} to job_worker`.|Notify the operator of the service, '
+        'because the worker lacks {a_right}.|Wait for the end of {call}, which session {blocker} '
+        'runs.|In code, commit that session before the call at {place}. To end this attempt: '
+        '`select pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
+        'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
+        'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
+        'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
+        '{expires_at}.|See in the log of worker {worker_id} why it is not stored since '
+        '{unstored_since}.|If a job of this worker blocked its event loop after {late_since}, run '
+        'that call with `asyncio.to_thread`.|If it waits for job {kept_child} without `ctx.gather` '
+        'or `ctx.map`, it keeps a slot that its child needs: cancel it, and fix its code.|Find the '
+        'code that runs long without an `await`{is_blocking}, for example near {place}, and run it '
+        'with `asyncio.to_thread`, or write the processor without `async`.|Follow the advice of '
+        'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
+        'in worker {stuck_in}, and each retry can leave one more.|{end_wait} Then cancel and retry '
+        'the job if it hangs.{kept} Then give the type a `timeout` below {shorter} if such calls '
+        'should end earlier.|{end_wait} Then cancel and retry the job if it hangs.{kept}|See '
+        'whether {advances}. Cancel it if not.|If {usual} should suffice, check the code at '
+        '{place}.|If worker {worker_id} has not reported on it by {unreported_until}, see its '
+        'log.|Nothing to do.][ Check whether these triggers of jobs or logs take long: '
+        '{triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -575,8 +687,8 @@ from (
     (
       'snoozed',
       'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
-      '[If {times} is too often, check the condition on which its code returns `Snooze`. Otherwise '
-        'run it now.|Run it now.]',
+      '[If {times} is too often, see in its log and its code why it is snoozed. Otherwise run it '
+        'now.|Run it now.]',
       'retry {job_id}',
       null
     ),
@@ -911,8 +1023,9 @@ from (
         'each {all_seen}|, {shared}|]. Jobs of {job_type} count as silent {limit} after their last '
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
-        '{blocked} within a minute: run it with `asyncio.to_thread`.|Find out what {hanging} waits '
-        'for, and give it a time limit.] [The job of {many} that is silent the longest|The job]:',
+        '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
+        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.] See '
+        '[the job of {many} that is silent the longest|its calls]:',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -929,8 +1042,10 @@ from (
       'retrying_jobs',
       '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
         'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
-        '{last_at}|, the next due at {next_at}|]. The first job started at {since}.',
-      'Then run these jobs now, or wait for their next attempts.',
+        '{last_at}|, the next due at {next_at}|].[ For {last_jobs} of them, the next attempt is '
+        'the last.] The first job started at {since}.',
+      'Then run these jobs now, or wait for their next attempts.[ For {last_jobs} of them, it is '
+        'the last attempt.]',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -1245,7 +1360,11 @@ begin
             else 'its start'
           end
           when 'log' then 'its last log line'
-          when 'step' then 'the end of its last step'
+          when 'step' then case -- otherwise the step that the sentence names started then
+            when l.step_started_at is null
+                or l.step_started_at < (l.pulse ->> 'since')::timestamptz - interval '2 seconds'
+              then 'the end of its last step'
+          end
           else 'its last ' || coalesce(u.last, 'update')
         end,
         'age', queue.length_in_words(p.ms),
@@ -1284,6 +1403,11 @@ begin
         'advances', a.advances,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
+        'kept', case
+          when exists (select from queue.steps as f where f.job_id = p_job.id)
+            then ' Finished steps are kept.'
+          else ''
+        end,
         'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
           when 'output' then 'Read the output of the program while it runs, for example by '
             '`communicate()`.'
@@ -1296,7 +1420,7 @@ begin
           else 'Find out what the call at ' || (l.pulse ->> 'place')
             || ' waits for, and give it a time limit.'
         end end,
-        'alike', case when p.is_silent then (
+        'alike', case when p.is_silent and l.pulse ->> 'place' <> '' then (
           select format(
             '%s of %s',
             count(*) filter (
@@ -1408,7 +1532,7 @@ begin
       values (case
         when r.ratio >= 2 is not true or e.estimated_at > p_now then null
         when p.is_silent then 'it still works'
-        when u.last = 'output' then 'its output still advances the work'
+        when u.last = 'output' then 'its output is still new and does not repeat itself'
         when u.last = 'progress' then 'its progress still advances'
         else 'it still advances'
       end)
@@ -1747,6 +1871,7 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
+        when e.type ~ '(^|[.])(Fail|Retry|ProcessorError)$' then 'raised'
       end
     )
     when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'
@@ -1863,6 +1988,7 @@ begin
       ))
       from queue.job_types as t
       where not t.internal
+        and t.job_type <> p_job.job_type -- serves other queues, or its options were rejected
         and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
     ));
   elsif v_found ->> 'reason' = 'running' then
@@ -2315,6 +2441,282 @@ from (
 ) as h
 $$;
 
+-- Return how many jobs of a type ran and completed or failed in the last day, and the duration in
+-- milliseconds that 99 % of them did not exceed. The duration is the end of its range in the
+-- histogram, rounded up as queue.length_in_words shows it.
+create or replace function queue.run_times(p_workspace_id uuid, p_job_type text, p_now timestamptz)
+returns table (jobs bigint, most_ms double precision)
+language sql stable
+set search_path = ''
+as $$
+select h.jobs, r.ms
+from (
+  select queue.sum_jsonb(array_agg(s.run_times)) as times
+  from queue.stats as s
+  where s.workspace_id = p_workspace_id
+    and s.at > p_now - interval '1 day'
+    and s.job_type = p_job_type
+) as o
+cross join lateral (
+  select
+    sum(t.value::bigint) as jobs,
+    queue.percentiles(o.times) ->> 'p99_ms' as middle
+  from jsonb_each_text(o.times) as t
+) as h
+cross join lateral (values ((h.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
+cross join lateral (
+  select ceil(e.ms / u.size) * u.size as ms
+  from (
+    values (
+      case
+        when e.ms < 1000 then 1
+        when e.ms < 10000 then 100
+        when e.ms < 7200000 then 1000
+        else 60000
+      end
+    )
+  ) as u (size)
+) as r
+$$;
+
+-- Return the number of due jobs for each reason why due jobs have not started. The reasons are
+-- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
+-- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`. The key
+-- `attention` has the jobs that wait for a worker, as public.explain_queue returns them.
+-- p_user_id: Id of the member who calls, or null to count the jobs of all callers. Among jobs of
+--   unpublished types, only the member's own jobs are counted, because a member who is no manager
+--   cannot change the jobs of other people.
+create or replace function queue.backlog(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_user_id uuid default null
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with lanes as materialized (
+  select
+    l.lane,
+    l.job_type,
+    l.queue,
+    s.unserved,
+    case when s.in_other_queues then l.queue end as not_served,
+    greatest(10, 10000 / count(*) over ()) as most,
+    coalesce(queue.free_of_type(l.job_type, p_now) <= 0, false) as is_full
+  from (
+    select array_agg(o.job_type) as types, array_agg(o.queue) as queues
+    from (select distinct job_type, queue from queue.lanes) as o
+  ) as a
+  cross join lateral queue.is_unserved(a.types, a.queues, queue.live_workers(p_now), p_now) as s
+  join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue
+),
+unpublished as materialized (
+  select o.workspace_id, o.job_type, o.job_id
+  from queue.unpublished as o
+  where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+    and (
+      p_user_id is null
+      or exists (
+        select from public.jobs as j
+        where j.id = o.job_id and j.user_id = p_user_id
+      )
+    )
+  limit 10000
+),
+due as (
+  select
+    l.job_type,
+    l.not_served,
+    r.ready_at,
+    r.jobs,
+    r.workspace_id,
+    r.job_ids,
+    sum(r.jobs) over (partition by l.lane) >= l.most as is_more,
+    case
+      when exists (
+        select from queue.pauses as p
+        where (p.kind, p.name) in (
+          ('job_type', l.job_type),
+          ('queue', l.queue),
+          ('workspace', r.workspace_id::text),
+          ('workspace_type', r.workspace_id || '/' || l.job_type)
+        )
+      ) then 'paused'
+      when l.unserved then 'unserved'
+      when r.is_suspect then 'suspect'
+      when l.is_full
+          or exists (
+            select from queue.turns as t
+            where t.lane = l.lane
+              and t.workspace_id = r.workspace_id
+              and t.blocked
+              and t.look_at is not null
+          )
+        then 'at_limit'
+      else 'ready'
+    end as cause
+  from lanes as l
+  cross join lateral (
+    select
+      o.workspace_id,
+      exists (select from queue.suspects) -- evaluated once, and usually finds no row
+        and exists (select from queue.suspects as s where s.job_id = o.job_id) as is_suspect,
+      min(o.ready_at) as ready_at,
+      count(*) as jobs,
+      (array_agg(o.job_id))[:200] as job_ids
+    from (
+      select *
+      from queue.ready as q
+      where q.lane = l.lane
+        and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+      limit l.most
+    ) as o
+    group by 1, 2
+  ) as r
+  union all
+  select
+    g.job_type,
+    null,
+    null,
+    count(*),
+    null,
+    null,
+    sum(count(*)) over () >= 10000,
+    'blocked'
+  from (
+    select o.job_type
+    from queue.gated as o
+    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      and not o.admitted
+    limit 10000
+  ) as g
+  group by 1
+  union all
+  select
+    u.job_type,
+    null,
+    coalesce(j.next_retry_at, j.scheduled_for, j.created_at),
+    u.jobs,
+    u.workspace_id,
+    u.job_ids,
+    sum(u.jobs) over () >= 10000,
+    'unserved'
+  from (
+    select
+      i.job_type,
+      i.workspace_id,
+      count(*) as jobs,
+      (array_agg(i.job_id order by i.job_id))[:200] as job_ids
+    from unpublished as i
+    group by 1, 2
+  ) as u
+  join public.jobs as j on j.id = any (array[u.job_ids[1]])
+),
+causes as (
+  select
+    k.*,
+    coalesce(sum(d.jobs), 0)::integer as jobs,
+    min(d.ready_at) as oldest_at,
+    coalesce(bool_or(d.is_more), false) as is_more,
+    min(d.job_type) as job_type,
+    (array_agg(d.not_served order by d.job_type, d.not_served))[1] as not_served,
+    (array_agg(distinct d.job_type) filter (where d.not_served is null))[:100] as job_types,
+    concat(
+      array_to_string((array_agg(distinct d.job_type || n.queue))[:3], ', '),
+      ' and ' || nullif(greatest(count(distinct d.job_type || n.queue) - 3, 0), 0) || ' more'
+    ) as types
+  from (
+    values
+      (1, 'unserved', 'waiting: no worker serves'),
+      (2, 'paused', 'paused:'),
+      (3, 'suspect', 'to run alone, because the worker was lost:'),
+      (4, 'at_limit', 'waiting for a limit:'),
+      (5, 'blocked', 'waiting for a job of the same key:'),
+      (6, 'ready', 'ready to start:')
+  ) as k (n, cause, words)
+  left join due as d on d.cause = k.cause
+  cross join lateral (
+    values (case
+      when d.cause = 'unserved' then coalesce(' in the queue ' || d.not_served, '')
+      else ''
+    end)
+  ) as n (queue)
+  group by 1, 2, 3
+)
+select jsonb_object_agg(
+  c.cause,
+  jsonb_build_object(
+    'jobs', c.jobs,
+    'more', c.is_more,
+    'types', c.types,
+    'job_type', c.job_type,
+    'job_types', c.job_types,
+    'not_served', c.not_served,
+    'oldest_at', c.oldest_at
+  )
+)
+  || jsonb_build_object(
+    'jobs', sum(c.jobs),
+    'oldest_at', min(c.oldest_at),
+    'verdict', case
+      when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn'
+      else 'pass'
+    end,
+    'detail', coalesce(
+      string_agg(
+        format(
+          '%s%s %s %s',
+          c.jobs,
+          case when c.is_more then '+' end,
+          c.words,
+          c.types
+        ),
+        '; '
+        order by c.n
+      ) filter (where c.jobs > 0),
+      'nothing is due'
+    ),
+    'oldest_due_seconds', extract(
+      epoch from p_now
+      - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
+    ),
+    'attention', (
+      select coalesce(
+        jsonb_agg(
+          to_jsonb(a) || jsonb_build_object(
+            'nearest', case
+              when not exists (select from queue.job_types as t where t.job_type = a.job_type)
+                then queue.nearest_type(a.job_type)
+            end
+          )
+        ),
+        '[]'
+      )
+      from (
+        select
+          d.workspace_id,
+          'no_worker' as kind,
+          case d.cause when 'unserved' then 'no_processor' else 'no_worker' end as reason,
+          d.job_type,
+          d.jobs,
+          d.job_ids,
+          d.ready_at as since
+        from due as d
+        where case
+          when d.cause = 'unserved' then true
+          when d.cause <> 'paused' and d.job_ids is not null
+            -- no worker has called, as in the finding no_worker
+            then coalesce((select queue.last_call() < p_now - interval '90 seconds'), true)
+        end
+        order by d.jobs desc
+        limit 50 -- limits the response
+      ) as a
+    )
+  )
+from causes as c
+$$;
+
 -- Return advice if the last attempts of the first of p_ids with their error were on one worker that
 -- still runs, and another worker has completed a job of the type since p_since. Fewer than three
 -- attempts count only if the versions of both workers differ. The jobs p_ids are of one workspace,
@@ -2464,7 +2866,9 @@ retrying as materialized (
     j.job_type,
     count(*) as jobs,
     bool_or(j.is_cut) or count(*) over () > 50 as more,
-    (array_agg(j.id order by n.next_at, j.id))[:200] as job_ids,
+    -- in an order that no retry changes
+    (array_agg(j.id order by j.id desc))[:200] as job_ids,
+    count(*) filter (where j.attempts = j.max_attempts - 1) as last_jobs,
     min(j.started_at) as since,
     min(n.next_at) as next_at,
     max(n.next_at) as last_at,
@@ -2543,6 +2947,7 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
+    'last_jobs', nullif(sum(r.last_jobs), 0),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
@@ -2737,6 +3142,8 @@ select
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
+    'waiting', case when cardinality(n.jobs) = 1 then 'It' else 'The first' end
+      || ' waits for ' || (s.jobs[1] ->> 'program'),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
@@ -2756,6 +3163,7 @@ from (
         r.job_id,
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
         r.pulse ->> 'code' as code, -- missing for workers before 0.5.6
+        r.pulse ->> 'program' as program,
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -2818,6 +3226,86 @@ from (
 having count(*) > 0
 $$;
 
+-- Return the jobs that failed for good in the last hour, grouped by workspace, type and error, as
+-- the key `attention` of public.explain_queue has them. Only the newest 200 failed jobs of a
+-- workspace are read. For all workspaces, 1,000 failed jobs of the 50 workspaces in which the last
+-- jobs failed are read. Each group has the advice for the error of its newest job.
+create or replace function queue.recent_failures(p_workspace_id uuid, p_now timestamptz)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with workspaces as (
+  select p_workspace_id as workspace_id
+  where p_workspace_id is not null
+  union all
+  (
+    select s.workspace_id
+    from (
+      select *
+      from queue.stats as o
+      where p_workspace_id is null and o.at > p_now - interval '65 minutes'
+      order by o.at desc
+      limit 2000
+    ) as s
+    where (s.counts ->> 'failed')::bigint > 0
+      and s.workspace_id <> '00000000-0000-0000-0000-000000000000'
+    group by 1
+    order by max(s.at) desc, 1
+    limit 50
+  )
+)
+select coalesce(
+  jsonb_agg(
+    to_jsonb(g) || jsonb_build_object(
+
+        'next', queue.one_worker_advice(g.job_ids, g.since)
+          || queue.error_advice(g.job_ids[1], g.jobs)
+      )
+    order by g.last_at desc
+  ),
+  '[]'
+)
+from (
+  select
+    j.workspace_id,
+    'failed' as kind,
+    j.job_type,
+    count(*) as jobs,
+    bool_or(d.more) as more,
+    (array_agg(j.id order by j.finished_at desc, j.id))[:200] as job_ids,
+    min(j.finished_at) as since,
+    max(j.finished_at) as last_at,
+    queue.fingerprint(j.error_message, j.error_data) as print,
+    min(queue.short_error(j.error_message, j.error_data)) as error
+  from (
+    select w.workspace_id, least(200, 1000 / count(*) over ()) as most
+    from workspaces as w
+  ) as w
+  cross join lateral (
+    select o.job_id, count(*) over () = w.most as more
+    from (
+      select *
+      from queue.dead as l
+      where l.workspace_id = w.workspace_id
+      order by l.workspace_id desc, l.job_id desc
+      limit w.most
+    ) as o
+  ) as d
+  cross join lateral (
+    select *
+    from public.jobs as i
+    where i.id = any (array[d.job_id])
+    offset 0 -- without statistics, the planner would read all jobs first
+  ) as j
+  where j.finished_at > p_now - interval '1 hour'
+    and not queue.is_internal(j.job_type)
+  group by j.workspace_id, j.job_type, print
+  order by last_at desc
+  limit 50 -- limits the response
+) as g
+$$;
+
 create or replace function public.explain_queue(p_workspace_id uuid default null)
 returns jsonb
 language plpgsql stable
@@ -2863,7 +3351,9 @@ begin
   v_backlog := queue.backlog(
     p_workspace_id,
     v_now,
-    case when not queue.is_operator() then queue.caller() end
+    case
+      when not (queue.is_operator() or queue.is_manager(p_workspace_id)) then queue.caller()
+    end
   );
   if p_workspace_id is null then
     -- also use the age of due jobs in queue.deferred, because maintenance makes these jobs ready
