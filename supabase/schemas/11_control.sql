@@ -399,18 +399,35 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- the retried job waits again for child jobs that did not complete and have changed since
+  -- If the job failed because of its child jobs, it waits again for them if one that did not
+  -- complete has changed since. It keeps its results if a completed child job has been deleted.
+  with gathered as materialized (
+    select s.job_id, s.name, s.value, c.*
+    from public.jobs as j
+    join queue.steps as s on s.job_id = j.id
+    left join lateral (
+      select o.id, o.status, o.error_message
+      from public.jobs as o
+      where o.id = any (array[(s.value ->> 'id')::uuid])
+      offset 0
+    ) as c on true
+    where j.id = any (v_ids)
+      and j.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+      and s.kind = 'children'
+      and s.nth > 0
+  )
   delete from queue.steps as s
   using (
-    select distinct o.job_id, o.name
-    from queue.steps as o
-    join public.jobs as c on c.id = (o.value ->> 'id')::uuid
-    where o.job_id = any (v_ids)
-      and o.kind = 'children'
-      and o.nth > 0
-      and o.value ->> 'status' <> 'completed'
-      and (o.value ->> 'status', o.value ->> 'error_message')
-        is distinct from (c.status, c.error_message)
+    select g.job_id, g.name
+    from gathered as g
+    group by 1, 2
+    having bool_or(
+        g.value ->> 'status' <> 'completed'
+        and g.id is not null
+        and (g.value ->> 'status', g.value ->> 'error_message')
+          is distinct from (g.status, g.error_message)
+      )
+      and bool_and(g.value ->> 'status' <> 'completed' or g.id is not null)
   ) as w
   where s.job_id = w.job_id and s.name = w.name and s.kind = 'children';
   -- a job that has ended its worker process must run alone after the retry

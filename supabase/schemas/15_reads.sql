@@ -1646,7 +1646,7 @@ from (
         'The certificate of [{address}|the other service] was rejected ({code}). Renew it, or let '
           'the worker trust its issuer.'
       ),
-      ('raised', '[The code at {place}|Its code] raised this error itself. Follow its text.')
+      ('chosen', 'The code chose this error[ at {place}]. Follow its text.')
   ) as f (kind, words)
   cross join lateral (
     values
@@ -2300,8 +2300,8 @@ from (
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
-        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.] See '
-        '[the job of {many} that is silent the longest|its calls]:',
+        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.][ See '
+        'the job of {many} that is silent the longest:]',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -2318,10 +2318,10 @@ from (
       'retrying_jobs',
       '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
         'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
-        '{last_at}|, the next due at {next_at}|].[ For {last_jobs} of them, the next attempt is '
-        'the last.] The first job started at {since}.',
-      'Then run these jobs now, or wait for their next attempts.[ For {last_jobs} of them, it is '
-        'the last attempt.]',
+        '{last_at}|, the next due at {next_at}|].[ The next attempt is the last of '
+        '{last_jobs}.] The first job started at {since}.',
+      'Then run these jobs now, or wait for their next attempts.[ It is the last attempt of '
+        '{last_jobs}.]',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -3092,7 +3092,7 @@ begin
       values (case
         when r.ratio >= 2 is not true or e.estimated_at > p_now then null
         when p.is_silent then 'it still works'
-        when u.last = 'output' then 'its output is still new and does not repeat itself'
+        when u.last = 'output' then 'its output is still useful'
         when u.last = 'progress' then 'its progress still advances'
         else 'it still advances'
       end)
@@ -4118,7 +4118,7 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
-        when e.type ~ '(^|[.])(Fail|Retry|ProcessorError)$' then 'raised'
+        when e.type ~ '(^|[.])(Fail|ProcessorError)$' then 'chosen'
       end
     )
     when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'

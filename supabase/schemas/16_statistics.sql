@@ -290,7 +290,11 @@ set search_path = ''
 as $$
 select jsonb_build_object(
     'of_jobs', w.jobs,
-    'sample', case when t.jobs >= 100 then '99 % of ' else '' end || w.jobs,
+    'sample', case
+      when t.jobs >= 100 then '99 % of '
+      when t.jobs > 1 then 'all '
+      else ''
+    end || w.jobs,
     'most', w.most
   ) || case
     when t.jobs < 20 then jsonb_build_object(
@@ -1330,7 +1334,7 @@ retrying as materialized (
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
   -- the largest groups of each workspace first, so that a workspace with many errors hides no other
-  order by rank() over (partition by j.workspace_id order by count(*) desc), count(*) desc
+  order by row_number() over (partition by j.workspace_id order by count(*) desc), count(*) desc
   limit 50 -- limits the response and its cost, because each group has advice
 )
 select
@@ -1343,7 +1347,10 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'last_jobs', nullif(sum(r.last_jobs), 0),
+    'last_jobs', coalesce(
+      (select 'each' where sum(r.last_jobs) = sum(r.jobs)),
+      nullif(sum(r.last_jobs), 0) || ' of them'
+    ),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
@@ -1538,8 +1545,11 @@ select
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
-    'waiting', case when cardinality(n.jobs) = 1 then 'It' else 'The first' end
-      || ' waits for ' || (s.jobs[1] ->> 'program'),
+    'waiting', (
+      select case cardinality(n.jobs) when 1 then 'It' else 'The first' end
+        || ' waits for ' || (s.jobs[1] ->> 'program')
+      where coalesce(s.jobs[1] ->> 'waits', 'data') = 'data'
+    ),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
@@ -1560,6 +1570,7 @@ from (
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
         r.pulse ->> 'code' as code, -- missing for workers before 0.5.6
         r.pulse ->> 'program' as program,
+        r.pulse ->> 'waits' as waits,
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -1952,7 +1963,7 @@ from (
     j.job_type,
     count(*) as jobs,
     bool_or(d.more) as more,
-    (array_agg(j.id order by j.finished_at desc, j.id))[:200] as job_ids,
+    (array_agg(j.id order by j.id desc))[:200] as job_ids,
     min(j.finished_at) as since,
     max(j.finished_at) as last_at,
     queue.fingerprint(j.error_message, j.error_data) as print,

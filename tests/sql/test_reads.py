@@ -348,7 +348,7 @@ def test_a_trace_has_attempts_steps_waits_and_children_on_one_axis(engine: Engin
 
 
 def test_a_retried_parent_gets_the_new_result_of_a_retried_child(engine: Engine) -> None:
-    """If no child has changed since, the parent keeps the results that it has."""
+    """If no child has changed since, or a completed child was deleted, it keeps its results."""
     parent, lease = engine.start()
     kinds = [{"job_type": "work", "payload": {}}] * 2
     children = engine.spawn(lease, "s", kinds)
@@ -359,16 +359,20 @@ def test_a_retried_parent_gets_the_new_result_of_a_retried_child(engine: Engine)
         found = [step["result"] for step in steps if step["name"] == "w"]
         return [child["status"] for result in found for child in result["children"]]
 
+    failed: Json = {"type": "minutehand.worker.context.ChildrenFailed", "message": "1 of 2"}
     good, bad = engine.lease(2)
     engine.complete([good])
     engine.settle(bad, "failed", error={"message": "no customer"})
     for _ in range(2):
-        engine.settle(engine.lease_one(), "failed", error={"message": "a child failed"})
+        engine.settle(engine.lease_one(), "failed", error=failed)
         assert sorted(outcomes()) == ["completed", "failed"]
         engine.retry(parent)
-    lease = engine.lease_one()
-    engine.settle(lease, "failed", error={"message": "a child failed"})
+    engine.settle(engine.lease_one(), "failed", error=failed)
     engine.retry(bad["job"]["id"])
+    with engine.undone():
+        engine.run("delete from jobs where id = %s", good["job"]["id"])
+        engine.retry(parent)
+        assert sorted(outcomes()) == ["completed", "failed"]
     engine.retry(parent)
     assert outcomes() == []
     by_id = {one["job"]["id"]: one for one in engine.lease(2)}

@@ -89,8 +89,8 @@ const ACTIONS = {
     call: oneOrMany((id) => api.retry(id), api.retryAll),
     text: (states, types, isOne) =>
       [
-        `${subjectOf(isOne)} runs as soon as a worker is free. A retry uses one of the job's attempts.`,
         ...failuresOf((group) => group.kind === "retrying" && types.includes(group.job_type)),
+        `${subjectOf(isOne)} runs as soon as a worker is free. A retry uses one of the job's attempts.`,
       ].join(" "),
     states: ["retrying", "scheduled"],
   },
@@ -153,7 +153,8 @@ const forget = (ids) =>
     attention: attention?.flatMap((group) => {
       const kept = group.job_ids.filter((id) => !ids.includes(id));
       const jobs = group.jobs - group.job_ids.length + kept.length;
-      return jobs > 0 ? [{ ...group, jobs, job_ids: kept }] : [];
+      if (jobs === group.jobs) return [group];
+      return jobs > 0 ? [{ ...group, jobs, job_ids: kept, last_jobs: null }] : [];
     }),
   }));
 
@@ -197,10 +198,9 @@ function wordsOf(action, names, as) {
  * Ask for confirmation with the number of jobs, and then change the jobs in batches. Return whether
  * the action changed at least one job.
  * @param jobs Rows of the jobs, if they are known.
- * @param notes Sentences about the only job.
  * @param as Type with which the action `replace` enqueues the jobs.
  */
-export async function actOnMany({ workspaceId, action, filter, jobs, as, notes = [] }) {
+export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
   const { verb, did, text, call, states, danger, kind } = ACTIONS[action];
   const chosen = { state: states, ...filter };
   const found = jobs ? { jobs } : await find({ ...chosen, workspace_id: workspaceId });
@@ -218,7 +218,6 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as, notes =
         .map((field) => countsBy(found.jobs, field))
         .map((counts) => counts && `${counts}.`),
       text(valuesOf(found.jobs, "state"), types, isOne),
-      ...notes,
     ]
       .filter(Boolean)
       .join(" "),
@@ -275,7 +274,8 @@ const REMEDIES = { silent: "restart", no_worker: "replace", retrying: "run", fai
  */
 export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   const { kind, job_ids: ids, nearest: as } = group;
-  const action = kind === "no_worker" && !as ? "cancel" : REMEDIES[kind];
+  if (kind === "no_worker" && !as) return null; // only a deploy helps
+  const action = REMEDIES[kind];
   const found = rows?.filter(({ state }) => ACTIONS[action].states.includes(state));
   if (found?.length === 0) return null;
   const jobs = rows?.length >= ids.length ? found : undefined;

@@ -67,21 +67,24 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error, last_jobs: 
   `${pluralize(jobs, "job", more)} of ${type} ` +
   (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
   `${error ? `: ${error}` : ""}.` +
-  (last > 0 ? ` For ${number(last)} of them, the next attempt is the last.` : "");
+  (last > 0
+    ? ` The next attempt is the last of ${last < jobs ? `${number(last)} of them` : "each"}.`
+    : "");
 
 /**
  * Return the steps of advice, without the guess that the name of a type without a worker is a
  * misspelt name of another type if that type has no worker either. If its jobs fail, say so.
  */
 export function warned(next, attention = []) {
-  const troubleOf = ({ guess }) => attention.find(({ job_type: type }) => guess && type === guess);
-  const isUnserved = (step) => troubleOf(step)?.kind === "no_worker";
+  const isGuess = ({ guess }, isMeant) =>
+    guess && attention.some((group) => group.job_type === guess && isMeant(group));
+  const isUnserved = (step) => isGuess(step, ({ kind }) => kind === "no_worker");
   const isDropped = next?.some(isUnserved);
   return next
     ?.filter((step) => !isUnserved(step))
     .map(({ words, ...step }) => {
       const kept = isDropped ? words.replace(/^Otherwise, w/, "W") : words;
-      const note = troubleOf(step)?.error ? ` But jobs of ${step.guess} fail now.` : "";
+      const note = isGuess(step, ({ error }) => error) ? ` But jobs of ${step.guess} fail.` : "";
       return { ...step, words: kept + note };
     });
 }

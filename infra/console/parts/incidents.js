@@ -25,7 +25,7 @@ import { useRefresh } from "./live.js";
 import { Advice, briefOf, countJobs, useLines } from "./problem-lines.js";
 import { Sentence } from "./when.js";
 
-/** Words for jobs of each kind of `attention`, and the icons of the kinds. */
+/** Words and icons for kinds of `attention`. */
 const KINDS = {
   failed: "failed",
   no_worker: "without a worker",
@@ -48,25 +48,22 @@ const outageLine = (since) =>
 const NO_REALTIME =
   "Realtime delivers no changes, so pages read every few seconds. `minutehand doctor` shows why.";
 
-/** Name the subjects of problems, with the number of jobs and a time. */
-const namesOf = (lines) =>
-  lines.map((line) => {
-    const { subject, count, time } = briefOf(line);
-    return html` · <span class="strong" data-tone=${line.tone}>${subject}</span> ${count}${time && html`, ${time}`}`;
-  });
+const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
-const toneOfAll = (lines) => (lines.some(({ tone }) => tone === "failed") ? "failed" : "waiting");
-
-/** Number of jobs in trouble, as words for a phone. */
-const countsOf = (lines) =>
-  Object.entries(KINDS).map(([kind, words]) => {
-    const groups = lines.flatMap(({ groups: all = [] }) => all);
+/** Count jobs by kind, and name other problems. */
+function summaryOf(lines) {
+  const groups = lines.flatMap(({ groups: all = [] }) => all);
+  const counts = Object.entries(KINDS).map(([kind, words]) => {
     const jobs = countJobs(groups.filter((group) => group.kind === kind));
-    return (
-      jobs > 0 &&
-      html` · <span class="strong" data-tone=${toneOf(kind)}>${number(jobs)} ${words}</span>`
-    );
+    return jobs > 0 && [toneOf(kind), `${number(jobs)} ${words}`];
   });
+  const others = lines
+    .filter((line) => !(line.groups?.length > 0))
+    .map((line) => [line.tone, briefOf(line).subject.replace(/\W+$/, "")]);
+  return [...counts, ...others].map(
+    (part) => part && html` · <span class="strong" data-tone=${part[0]}>${part[1]}</span>`,
+  );
+}
 
 const idOf = ({ key, sentence }) => key ?? sentence;
 
@@ -135,7 +132,10 @@ export function Incidents({ workspace, isApp }) {
   }, [freshness]);
   const since = useStore(outage);
   const id = path.replace("/jobs/", "");
-  const isListed = path === "/jobs" && new URLSearchParams(query).get("state") === "attention";
+  const listed = new URLSearchParams(query);
+  const type = listed.get("job_type");
+  const isListed = ({ job_type: of }) =>
+    path === "/jobs" && listed.get("state") === "attention" && (!type || type === of);
   const here = path === "/overview" ? path : [path, query].filter(String).join("?");
   const all = [...useLines()];
   if (since) all.unshift({ tone: "failed", sentence: outageLine(since) });
@@ -152,7 +152,7 @@ export function Incidents({ workspace, isApp }) {
       return own ? { ...line, own: own.kind } : line;
     })
     // the page of the job explains its problem, and the list of these jobs has the same headings
-    .filter(({ own, jobs, groups }) => (own ? jobs > 1 : !(isListed && groups?.length > 0)));
+    .filter(({ own, jobs, groups }) => (own ? jobs > 1 : !groups?.some(isListed)));
   if (lines.length === 0) return null;
   const collapse = (ids) => {
     sessionStorage.setItem(stored, JSON.stringify(ids));
@@ -160,7 +160,7 @@ export function Incidents({ workspace, isApp }) {
   };
   const isCollapsed = known
     ? lines.every((line) => known.includes(idOf(line)))
-    : isPhone() && lines.length > 1;
+    : (isPhone() || path === "/overview" || path.startsWith("/jobs/")) && lines.length > 1;
   const [first, rest] = [lines.slice(0, 3), lines.slice(3)];
   const fold = (isOpen, flip, words, names) =>
     foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
@@ -184,12 +184,7 @@ export function Incidents({ workspace, isApp }) {
     aria-live="polite">
     ${
       isCollapsed
-        ? fold(
-            false,
-            () => collapse([]),
-            pluralize(lines.length, "problem"),
-            isPhone() ? countsOf(lines) : namesOf(lines),
-          )
+        ? fold(false, () => collapse([]), pluralize(lines.length, "problem"), summaryOf(lines))
         : html`
             ${[...first, ...(isAll ? rest : [])].map(show)}
             <div class="folds" data-tone=${toneOfAll(rest)}>
@@ -201,7 +196,7 @@ export function Incidents({ workspace, isApp }) {
                   isAll
                     ? "Show fewer"
                     : pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`),
-                  !isAll && namesOf(rest),
+                  !isAll && summaryOf(rest),
                 )
               }
               ${first.length > 0 && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
@@ -212,21 +207,19 @@ export function Incidents({ workspace, isApp }) {
 }
 
 /**
- * Shows one problem in a line with a link and with buttons that resolve it. Below an open line are
- * the facts that it does not have, and what to do. On a phone, the whole line is the button that
+ * Shows one problem in a line with a link and with buttons that resolve it. Below an open line is
+ * what to do. On a phone, the whole line is the button that
  * opens it, and the other buttons are below it. On the page of a job, which explains its problem,
  * the line has no advice.
  */
 function Problem({ line, here, workspaceId, isOpen, flip }) {
   const { own, tone, groups = [], next = [] } = line;
-  const buttons = groups
-    .filter(({ kind, nearest }) => kind !== "no_worker" || nearest)
-    .map(
-      (group) => html`<${Remedy}
+  const buttons = groups.map(
+    (group) => html`<${Remedy}
         key=${group.kind + group.job_type}
         group=${group}
         workspaceId=${workspaceId} />`,
-    );
+  );
   // a button that a guess offers is next to its words
   const isBelow = isPhone() || groups[0]?.kind === "no_worker";
   const path = line.path ?? next.find((step) => step.path && step.path !== here)?.path;

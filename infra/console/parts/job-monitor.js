@@ -49,7 +49,7 @@ import { Loading, Stale } from "./states-of-view.js";
 import { Elapsed, Sentence, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
-const rowHeight = () => (isPhone() ? 62 : 36);
+const rowHeight = () => (isPhone() ? 70 : 36);
 
 /** Names of the columns, with their CSS classes. */
 const HEADS = {
@@ -92,11 +92,10 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   );
   // groups are of one type, but other filters match a part of their jobs
   const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const canClose = (group) =>
-    !isPart && distinct.length > 1 && group.job_ids.length > closedSize() + 1;
+  const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > CLOSED + 1;
   const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
   const shown = distinct.flatMap((group) =>
-    isClosed(group) ? group.job_ids.slice(0, closedSize()) : group.job_ids,
+    isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
   );
   const listed = attention ? [...new Set(shown)] : null;
   const { list, state } = useJobList(
@@ -152,11 +151,12 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     setChosen(toggled(inOrder.slice(Math.min(...ends), Math.max(...ends) + 1)));
     lastPicked.current = some;
   };
-  const openAndPick = (some, others = []) => {
+  const openAndPick = (some) => {
     setOpened((now) => new Set([...now, ...some.map(keyOf)]));
-    const all = [...some.flatMap((group) => group.job_ids), ...others.map((row) => row.id)];
-    setChosen((now) => new Set([...now, ...all]));
-    lastPicked.current = all;
+    lastPicked.current = some.flatMap((group) =>
+      group.job_ids.filter((id) => groups.get(id) === group),
+    );
+    setChosen(toggled(lastPicked.current));
   };
   const isShown = rows.length > 0 && !isByError;
   const allShown = rows.length > 0 && picked.length === rows.length;
@@ -185,6 +185,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
       ? html`<${AdviceRow}
           key=${`advice ${nth}`}
           advice=${nth === 0 && advice}
+          error=${group.error}
           tone=${toneOf(group.kind)}
           index=${index}
           here=${listOf(filter)}
@@ -224,8 +225,8 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   const chooseAll = () =>
     allShown
       ? setChosen(new Set())
-      : isGrouped
-        ? openAndPick(distinct, rows)
+      : isGrouped && !isPart
+        ? openAndPick(distinct)
         : setChosen(new Set(rows.map((row) => row.id)));
   return html`<div class="monitor">
     ${!isPhone() && tabs}
@@ -310,7 +311,11 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
       html`<p class="muted small foot num">
         ${
           isGrouped && !isPart
-            ? `${number(rows.length)} of ${pluralize(countJobs(distinct), "job")} shown`
+            ? `${number(rows.length)} of ${pluralize(
+                countJobs(distinct),
+                "job",
+                distinct.some(({ more }) => more),
+              )} shown`
             : `${pluralize(rows.length, "job")}${state.isAll ? "" : " loaded, more below"}`
         }
       </p>`
@@ -334,7 +339,7 @@ function groupRows(rows, groups, distinct, isPart, problemLines, advised) {
     const jobs = found.get(whole);
     if (!jobs) return [];
     const ids = jobs.map(({ id }) => id);
-    const part = { jobs: jobs.length, more: false, job_ids: ids, since: null };
+    const part = { jobs: jobs.length, more: false, job_ids: ids, since: null, last_jobs: null };
     const group = isPart ? { ...whole, ...part } : whole;
     const advice = adviceOf(problemLines, whole);
     return [
@@ -344,9 +349,6 @@ function groupRows(rows, groups, distinct, isPart, problemLines, advised) {
     ];
   });
 }
-
-/** Kinds of `attention` that the tab of a state names. */
-const TROUBLES = { queued: "no_worker", running: "silent" };
 
 /**
  * Links to the jobs that need attention and to the lists of jobs in each state, with the number of
@@ -368,16 +370,14 @@ function Tabs({ counts, filter }) {
       : countJobs(listed.filter(isMatch));
   const entry = (name, word, tone, count = counts.states[name] ?? 0) => {
     const isMore = most.includes(name);
-    const trouble = TROUBLES[name];
-    const jobs = trouble ? inTrouble(({ kind }) => kind === trouble) : 0;
+    const jobs = name === "running" ? inTrouble(({ kind }) => kind === "silent") : 0;
     return {
-      ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined, trouble },
+      ...{ name, word, tone: count > 0 || !isCounted ? tone : undefined },
       href: listOf({ ...filter, state: name || "all" }),
       isCurrent: chosen === name,
       shown: (count > 0 || isMore) && atLeast(count, isMore),
       isEmpty: STATES[name] && count === 0 && !isMore && !isPart,
-      note:
-        jobs > 0 && `${isCounted && jobs !== count ? `${jobs} ` : ""}${trouble.replace("_", " ")}`,
+      note: jobs > 0 && `${isCounted && jobs !== count ? `${jobs} ` : ""}silent`,
     };
   };
   const total = isCounted ? inTrouble(({ kind }) => kind) : 0;
@@ -409,7 +409,7 @@ function Tabs({ counts, filter }) {
     </select>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${tabs.map(
-      ({ name, href, word, tone, shown, trouble, note, isCurrent, isEmpty }) => html`<a
+      ({ name, href, word, tone, shown, note, isCurrent, isEmpty }) => html`<a
         key=${name}
         class=${classes("group", isEmpty && !isCurrent && "small")}
         data-tone=${tone}
@@ -417,7 +417,7 @@ function Tabs({ counts, filter }) {
         aria-current=${isCurrent ? "true" : undefined}
         href=${href}>
         ${word}${shown && html` <span class="group-count num">${shown}</span>`}
-        ${note && html` · <span data-tone=${toneOf(trouble)}>${note}</span>`}
+        ${note && html` · <span data-tone="waiting">${note}</span>`}
       </a>`,
     )}
   </nav>`;
@@ -451,8 +451,8 @@ function troubleOf({ status, error, error_message: message, attempts }, known, t
   return message && hasFailed && firstLine(error) !== known?.error ? error : null;
 }
 
-/** Return the number of jobs that a large group shows until a person opens it. */
-const closedSize = () => (isPhone() ? 1 : 3);
+/** Number of jobs that a closed group shows. */
+const CLOSED = 1;
 
 /** Row above the jobs of a group of `attention`, with the cause and a button. */
 function GroupHead({
@@ -499,7 +499,6 @@ function GroupHead({
             flip
               ? html`<button type="button" class="plain" aria-expanded=${!isClosed} onClick=${flip}>
                   ${isClosed ? "▸" : "▾"} ${name}
-                  ${isClosed && html`<span class="phone-less"> (${jobs.length} shown)</span>`}
                 </button>`
               : name
           }
@@ -519,7 +518,7 @@ function GroupHead({
  * Row below the heading of a group. All rows have the same height, so the advice in the first of
  * these rows covers the other ones.
  */
-function AdviceRow({ advice, tone, index, here, buttons, count, setRows }) {
+function AdviceRow({ advice, error, tone, index, here, buttons, count, setRows }) {
   const measure = (box) => box && setRows(Math.ceil(box.offsetHeight / rowHeight()));
   const height = `${count * rowHeight()}px`;
   return html`<tr class="group-row advice-row" aria-rowindex=${index + 2} data-tone=${tone}>
@@ -528,7 +527,10 @@ function AdviceRow({ advice, tone, index, here, buttons, count, setRows }) {
       ${
         advice &&
         html`<div class="group-head advice" style=${{ height }}>
-          <div ref=${measure}><${Advice} line=${advice} here=${here} buttons=${buttons} /></div>
+          <div ref=${measure}>
+            ${error && html`<p class="error-text">${error}</p>`}
+            <${Advice} line=${advice} here=${here} buttons=${buttons} />
+          </div>
         </div>`
       }
     </td>
@@ -632,7 +634,8 @@ export function RunTime({ row }) {
 }
 
 /** Return whether the space key is pressed on the link of a row, whose checkbox it then clicks. */
-const isSpaceOnRow = ({ key, target }) => key === " " && target.matches("a.row-link");
+const isSpaceOnRow = ({ key, target, repeat }) =>
+  key === " " && !repeat && target.matches("a.row-link");
 
 /** Number of rows by which a key moves the keyboard focus. */
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
@@ -645,18 +648,15 @@ const isMoveKey = (event) =>
   event.key in STEPS &&
   !isTyping(event) &&
   !(event.ctrlKey || event.metaKey || event.altKey) &&
-  (event.key.length === 1 || event.target.closest("tr.job-row"));
+  (event.key.length === 1 || event.target.closest(".job-row, .group-row"));
 
 /**
- * Move the keyboard focus to the checkbox or link of the next or previous job. If no row has the
- * focus, move the focus to the first job.
+ * Move the keyboard focus to the checkbox, link or button of the next or previous row. If no row has
+ * the focus, move the focus to the first row.
  */
 function moveByKey({ key, target }) {
-  const rows = [...document.querySelectorAll(":is(.job-row, .group-row)")];
-  let at = rows.indexOf(target.closest("tr"));
-  const step = at < 0 ? 1 : STEPS[key];
-  do at += step;
-  while (rows[at]?.matches(".group-row"));
-  const next = rows[at];
-  next?.querySelector(target.matches("input") ? "input" : "a.row-link")?.focus();
+  const rows = [...document.querySelectorAll(":is(.job-row, .group-row:not(.advice-row))")];
+  const at = rows.indexOf(target.closest("tr"));
+  const next = rows[at + (at < 0 ? 1 : STEPS[key])];
+  next?.querySelector(target.matches("input") ? "input" : ":is(.row-link, button)")?.focus();
 }

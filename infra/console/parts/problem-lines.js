@@ -7,7 +7,7 @@ import { toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import { html, useMemo } from "../lib/ui.js";
 import { Steps, warned } from "./holders.js";
-import { Age, Sentence } from "./when.js";
+import { Age } from "./when.js";
 
 /** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
 export const keyOf = ({ kind, job_type: type, print }) =>
@@ -23,12 +23,18 @@ export const countJobs = (groups) =>
 /** Return the tone of the worst group, if any. */
 export const worstTone = (groups) => groups.map(({ kind }) => toneOf(kind)).sort()[0];
 
-/** Return a number that is higher for problems that a person must resolve. */
-const rankOf = ({ verdict, tone, reason }) =>
-  verdict === "fail" ? 3 : tone === "failed" ? 2 : Number(reason === "silent_jobs");
+/** Return a number that is higher for problems that a person must resolve sooner. */
+const rankOf = ({ verdict, tone, reason, groups }) =>
+  verdict === "fail"
+    ? 4
+    : groups.some(({ last_jobs: last }) => last > 0)
+      ? 3
+      : tone === "failed"
+        ? 2
+        : Number(reason === "silent_jobs");
 
 /**
- * Return the lines of all problems. Red lines are first, then silent jobs, which may never end, and
+ * Return the lines of all problems. Jobs before their last attempt are first, then red lines, silent jobs, which may never end, and
  * then jobs that retry and other problems. Of the same rank, most jobs are first. Failed jobs, which
  * no finding is about, and jobs that retry after the same error have one line. The address of the
  * list of the jobs of a line is its `path`, and so no step has an address of a list.
@@ -105,8 +111,14 @@ export function useGroups() {
   }, [lines]);
 }
 
-/** Return the first words of an error, without its class if the message explains the error. */
-export const causeOf = (error) => error?.replace(/^\w+: (?=\S+ \S+ \S)/, "");
+/**
+ * Return the first words of an error, without its class if the message explains the error. Of an
+ * error of httpx, return the status and the host.
+ */
+export const causeOf = (error) =>
+  error
+    ?.replace(/^\w+: (?=\S+ \S+ \S)/, "")
+    .replace(/^(?:Client|Server) error '(.+?)' for url '\w+:..([^/?']+).*/s, "$1 from $2");
 
 const roughAge = (at, now) => roughly(now - Date.parse(at));
 
@@ -153,10 +165,9 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
 
 /** Say how many of the retrying jobs of a group fail for good if their next attempt fails. */
 const lastOf = ({ last_jobs: last, jobs }) =>
-  last > 0 ? `, ${last < jobs ? `${number(last)} with ` : ""}one attempt left` : "";
-
-/** Facts in the sentence about jobs that retry. */
-const FACTS = /Attempts used[^.]*/;
+  last > 0
+    ? `, ${last < jobs ? `${number(last)} with one attempt left` : "one attempt left each"}`
+    : "";
 
 /**
  * Cause of a problem and what to do, with buttons at the step that they do. No link leads to the
@@ -164,8 +175,7 @@ const FACTS = /Attempts used[^.]*/;
  */
 export function Advice({ line, here, shown, buttons }) {
   const { cause, next, groups } = line;
-  const { sentence, completed, completed_until: until } = line.retrying ?? line;
-  const [facts] = sentence?.match(FACTS) ?? [];
+  const { completed, completed_until: until } = line.retrying ?? line;
   const isUnserved = groups?.[0]?.kind === "no_worker";
   const buttonOf = (words, index, steps) =>
     buttons?.length > 0 &&
@@ -174,13 +184,10 @@ export function Advice({ line, here, shown, buttons }) {
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
     ${
-      facts &&
+      completed &&
       html`<p>
-        ${
-          completed &&
-          html`${pluralize(completed, "job")} of this type completed in the last hour${until && html`, none in the last <${Age} at=${until} format=${roughAge} />`}. `
-        }
-        <${Sentence} text=${`${facts}.`} />
+        ${pluralize(completed, "job")} of this type completed in the last
+        hour${until && html`, none in the last <${Age} at=${until} format=${roughAge} />`}.
       </p>`
     }
     <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />

@@ -110,7 +110,10 @@ function useLastUpdate(job, { sentence, data = {} } = {}, output, line, root) {
     { at: data.silent_since, kind: data.last, silent: data.silent },
     ...(streams ?? [])
       // a stream's last output may be stored after the update that the explanation has
-      .filter(({ last_at: last }) => Date.parse(last) > Date.parse(data.silent_since) + 2000)
+      .filter(({ last_at: last }) => {
+        const at = Date.parse(last);
+        return at > Date.parse(data.silent_since) + 2000 && at > serverNow() - 20_000;
+      })
       .map(({ last_at: last }) => ({ at: last, kind: "output" })),
     { at: useChangeTime(JSON.stringify(job.progress)), kind: "progress" },
     { at: useChangeTime(Object.values(output)[0] && output), kind: "output" },
@@ -196,7 +199,7 @@ function JobDetails({ watch, job }) {
     ${
       job.status === "processing" &&
       html`<${JobProgress} job=${job}>
-        ${isSilent ? "last reported" : update && html`<${TimeLeft} data=${explanation.data} />`}
+        ${!isSilent && update && html`<${TimeLeft} data=${explanation.data} />`}
       <//>`
     }
     <div class="columns">
@@ -279,7 +282,7 @@ const DID = {
 /**
  * Return a sentence with the run times of a type, and the advice about a long run. If the progress
  * predicts the end of the job, no advice is shown, because other jobs may be smaller. A job that
- * streams needs no advice. Return null if no job of the type ended, or if the job may be in trouble.
+ * streams needs none. Return null if no job of the type ended, or if the job may be in trouble.
  */
 function paceOf({ next, data }, isStreaming) {
   const { sample, most, usual, late_since: late, estimated_end_at: end } = data;
@@ -289,14 +292,14 @@ function paceOf({ next, data }, isStreaming) {
   const limit = data.typical_ms ?? data.longest_ms;
   const ratio = Math.floor((serverNow() - Date.parse(data.run_since)) / limit);
   const others = `${sample} of its type took ${most} or less in the last 24 h`;
-  const times =
-    ratio > 1
-      ? `${others}. It has run more than ${ratio} times as long${isPredicted ? ", but its progress is steady" : ""}. `
-      : isPredicted
-        ? ""
-        : `${others}. `;
+  const times = isPredicted
+    ? ratio > 1 && `By its progress, it takes longer than others: ${others}. `
+    : `${capitalize(others)}. ${ratio > 1 ? `It has run more than ${ratio} times as long. ` : ""}`;
   return most && !late && (usual || next[0].kind === "none")
-    ? { words: times + (isPredicted || isStreaming ? "" : (advice?.words ?? "")), advice }
+    ? {
+        words: [times, !isPredicted && !isStreaming && advice?.words].filter(Boolean).join(""),
+        advice,
+      }
     : null;
 }
 
@@ -412,25 +415,9 @@ function Explained({ explained, job, update, pace, remedies }) {
   </div>`;
 }
 
-/** Return sentences about the worker and the line of code of a running job. */
-function notesOf(action, { reason, data = {} } = {}) {
-  const { late_since: late, renewed_at: renewed, place, is_silent: silent } = data;
-  const time = (at) => `${utc(at).slice(11, 19)} UTC`;
-  const worker = late
-    ? `The job's worker has not renewed its lease since ${time(late)}.`
-    : renewed && `The job's worker last reported at ${time(renewed)}.`;
-  if (reason !== "running") return [];
-  return [
-    worker,
-    action === "restart" && place && silent === "" && `The job is silent at ${place}.`,
-  ];
-}
-
 /** Ask for confirmation, change the job, and read it again. */
-async function change({ job, watch, explanation }, action, as) {
-  const notes = notesOf(action, explanation);
-  const filter = { ids: [job.id] };
-  await actOnMany({ workspaceId: job.workspace_id, action, filter, as, notes });
+async function change({ job, watch }, action, as) {
+  await actOnMany({ workspaceId: job.workspace_id, action, filter: { ids: [job.id] }, as });
   await watch.refresh();
 }
 
@@ -482,7 +469,7 @@ function Actions({ job, watch, remedies, explanation, duplicate, edit }) {
         type="button"
         class="danger"
         aria-disabled=${isCancelling}
-        onClick=${() => !isCancelling && change({ job, watch, explanation }, "cancel")}>
+        onClick=${() => !isCancelling && change({ job, watch }, "cancel")}>
         ${isCancelling ? "Cancelling…" : "Cancel"}
       </button>`
     }
@@ -533,12 +520,13 @@ const SHOWN = 100_000; // a browser takes seconds to lay out a million character
  */
 function StreamOutput({ name, content, isLive, root }) {
   const at = useChangeTime(content);
-  const isWriting = useNow(isLive) < Date.parse(isLive && at) + NOW_MS;
   const words = useRef(null);
   const text = outputText(content);
   const rate = useRate(text.length);
   const { first_at: first, last_at: last } =
     root?.streams?.find(({ stream }) => stream === name) ?? {};
+  const newest = at > last ? at : last;
+  const isWriting = useNow(isLive) < Date.parse(isLive && newest) + NOW_MS;
   const start = root?.attempts.findLast(({ leased_at: from }) => from <= first)?.leased_at;
   const seconds = (Date.parse(last) - Date.parse(first)) / 1000;
   const mean = seconds >= 2 ? Math.round(text.length / seconds) : 0;
@@ -558,8 +546,7 @@ function StreamOutput({ name, content, isLive, root }) {
             ? rate > 0 && `, about ${number(rate)} a second`
             : mean > 0 && `, ${number(mean)} a second on average`
         }${start && ` · first output after ${duration(Date.parse(first) - Date.parse(start))}`}${
-          last &&
-          html` · last output ${isWriting ? "just now" : html`<${When} at=${at > last ? at : last} />`}`
+          last && html` · last output ${isWriting ? "just now" : html`<${When} at=${newest} />`}`
         }
       </span>
       <span class="spacer"></span>

@@ -4,8 +4,10 @@ import asyncio
 import fcntl
 import io
 import os
+import re
 import resource
 import socket
+import ssl
 import stat
 import sys
 import termios
@@ -126,19 +128,27 @@ def awaited(frames: Frames) -> tuple[str | None, str | None]:
 
 def _server_read(frame: FrameType) -> str | None:
     """Return the address of the server from which a call reads, or None."""
+    if frame.f_code.co_qualname not in _READS:
+        return None
     reader: Any = frame.f_locals.get("self")
     anyio = sys.modules.get("anyio._backends._asyncio")
-    kinds = asyncio.StreamReader, socket.SocketIO, getattr(anyio, "SocketStream", None)
-    if frame.f_code.co_qualname not in _READS or type(reader) not in kinds:
-        return None
-    try:
+    address: Any = None
+    with suppress(Exception):  # the connection was closed, or the user replaced a part
+        # a part of another type could run code of the user
         if type(reader) is socket.SocketIO:
-            address = vars(reader)["_sock"].getpeername()
-        else:
-            address = vars(reader)["_transport"].get_extra_info("peername")
-    except OSError:  # the connection was closed
+            connection = vars(reader)["_sock"]
+            if any(type(connection) is kind for kind in (socket.socket, ssl.SSLSocket)):
+                address = connection.getpeername()
+        elif type(reader) is asyncio.StreamReader or (
+            anyio is not None and type(reader) is anyio.SocketStream
+        ):
+            transport = vars(reader)["_transport"]
+            if re.match(r"(asyncio|uvloop)\b", type(transport).__module__):
+                address = transport.get_extra_info("peername")
+    if type(address) is not tuple:  # a pipe, or a socket in the file system
         return None
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else None
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"
 
 
 def _running_program(pid: int) -> str | None:

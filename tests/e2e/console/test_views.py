@@ -384,12 +384,16 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     check_page(visitor)
     fold.click()
     page.locator("h1").focus()
-    page.keyboard.press("j")
-    page.keyboard.press("j")  # passes the heading between the two jobs
-    expect(page.locator("tr[data-status=processing] a.row-link")).to_be_focused()
+    for _ in range(4):  # headings and jobs
+        page.keyboard.press("j")
+    running = page.locator("tr[data-status=processing]")
+    expect(running.locator("a.row-link")).to_be_focused()
+    page.keyboard.press(" ")
+    expect(running.locator("input")).to_be_checked()
+    page.keyboard.press(" ")
     page.locator(".group-row input").last.focus()
     page.keyboard.press("j")
-    expect(page.locator("tr[data-status=processing] input")).to_be_focused()
+    expect(running.locator("input")).to_be_focused()
     fold.click()
     click(page, f"Enqueue again as {worker.job_type}")
     dialog = page.get_by_role("dialog")
@@ -402,17 +406,16 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
 
 
 def test_a_large_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWorker) -> None:
-    """The list shows three of its jobs, so that the next group is in view."""
+    """The list shows one of its jobs, so that the next group is in view. Ticking it selects all."""
     misspell(worker, *11 * [".many"], ".few")
     page = visit(ADA, "/jobs?state=attention").page
     rows = page.locator("tr.job-row")
-    expect(rows).to_have_count(4)
+    expect(rows).to_have_count(2)
     name = f"{worker.job_type}.many: no worker, 11 jobs waiting"
     head = page.get_by_role("button", name=name)
     expect(head).to_have_attribute("aria-expanded", "false")
-    head.click()
-    expect(rows).to_have_count(12)
     page.get_by_label(f"Select {name}").check()
+    expect(rows).to_have_count(12)
     bar = page.get_by_role("region", name="Selected jobs")
     expect(bar).to_contain_text(f"11 queued jobs of {worker.job_type}.many selected")
     click(bar, "Clear")
@@ -442,7 +445,6 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     brief = "3 jobs retrying, 1 job failed, first .* ago · the port is closed"
     expect(line).to_contain_text(re.compile(f"{worker.job_type}: {brief}"))
     click(line, "What to do")
-    expect(line).to_contain_text(re.compile(r"Attempts used: 1 of \d+, the next due .*\(in "))
     expect(line.locator("li").first).to_contain_text("Correct what the error names.")
     expect(line.get_by_role("button", name="Retry", exact=True)).to_be_visible()
     check_page(visitor)
@@ -450,7 +452,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     press(page, "Collapse")
     expect(page.locator(".incidents :focus")).to_contain_text("1 problem")
     page.reload()
-    click(page, f"1 problem · {worker.job_type}: 3 jobs retrying, 1 job failed")
+    click(page, "1 problem · 1 failed · 3 retrying")
     click(line, "What to do")
     click(line, "Run 3 now")
     expect(page.get_by_role("dialog")).to_contain_text("are retrying: ValueError:")
@@ -480,8 +482,7 @@ def test_a_silent_or_misspelt_job_is_replaced_in_one_step(visit: Visit, worker: 
     page = visitor.page
     click(page, "Cancel and retry")
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text(re.compile(r"worker last reported (now|\d+ s ago)\."))
-    expect(dialog).to_contain_text("silent at a.py:1.")
+    expect(dialog).to_contain_text("may hang in the same place")
     click(dialog, "Cancel and retry")
     expect(page.locator("h1 .badge")).to_contain_text("Cancelling")
     visitor.open("/jobs")
@@ -663,6 +664,7 @@ def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker)
     click(page, "Pause the workspace")
     expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible()
     visitor.open(f"/jobs/{worker.enqueue()}")
+    page.locator(".incidents .fold").first.click()  # the bar is collapsed on the page of a job
     for place in (".incidents", ".explain"):
         expect(page.locator(place)).to_contain_text("we move the ledger")
     page.locator(".remedy").get_by_role("link", name="Overview").first.click()

@@ -237,6 +237,22 @@ async def test_a_job_that_cannot_be_sampled_runs_on(
     assert engine.get(job_id)["status"] == "completed"
 
 
+class Silent(asyncio.StreamReader):
+    """A reader of the user, which has no transport."""
+
+
+def test_a_read_without_a_server_is_no_error() -> None:
+    async def main() -> None:
+        for reader in (asyncio.StreamReader(), Silent()):
+            task = asyncio.create_task(reader.read())
+            await asyncio.sleep(0)
+            assert wait_of(task) == (None, None)
+            reader.feed_eof()
+            await task
+
+    asyncio.run(main())
+
+
 def server_of(task: asyncio.Task[Any]) -> tuple[str | None, str | None] | None:
     found = wait_of(task)
     return found if found[1] == "data" else None

@@ -83,18 +83,35 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- the retried job waits again for child jobs that did not complete and have changed since
+  -- If the job failed because of its child jobs, it waits again for them if one that did not
+  -- complete has changed since. It keeps its results if a completed child job has been deleted.
+  with gathered as materialized (
+    select s.job_id, s.name, s.value, c.*
+    from public.jobs as j
+    join queue.steps as s on s.job_id = j.id
+    left join lateral (
+      select o.id, o.status, o.error_message
+      from public.jobs as o
+      where o.id = any (array[(s.value ->> 'id')::uuid])
+      offset 0
+    ) as c on true
+    where j.id = any (v_ids)
+      and j.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+      and s.kind = 'children'
+      and s.nth > 0
+  )
   delete from queue.steps as s
   using (
-    select distinct o.job_id, o.name
-    from queue.steps as o
-    join public.jobs as c on c.id = (o.value ->> 'id')::uuid
-    where o.job_id = any (v_ids)
-      and o.kind = 'children'
-      and o.nth > 0
-      and o.value ->> 'status' <> 'completed'
-      and (o.value ->> 'status', o.value ->> 'error_message')
-        is distinct from (c.status, c.error_message)
+    select g.job_id, g.name
+    from gathered as g
+    group by 1, 2
+    having bool_or(
+        g.value ->> 'status' <> 'completed'
+        and g.id is not null
+        and (g.value ->> 'status', g.value ->> 'error_message')
+          is distinct from (g.status, g.error_message)
+      )
+      and bool_and(g.value ->> 'status' <> 'completed' or g.id is not null)
   ) as w
   where s.job_id = w.job_id and s.name = w.name and s.kind = 'children';
   -- a job that has ended its worker process must run alone after the retry
@@ -370,7 +387,7 @@ from (
         'The certificate of [{address}|the other service] was rejected ({code}). Renew it, or let '
           'the worker trust its issuer.'
       ),
-      ('raised', '[The code at {place}|Its code] raised this error itself. Follow its text.')
+      ('chosen', 'The code chose this error[ at {place}]. Follow its text.')
   ) as f (kind, words)
   cross join lateral (
     values
@@ -1024,8 +1041,8 @@ from (
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
-        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.] See '
-        '[the job of {many} that is silent the longest|its calls]:',
+        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.][ See '
+        'the job of {many} that is silent the longest:]',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -1042,10 +1059,10 @@ from (
       'retrying_jobs',
       '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
         'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
-        '{last_at}|, the next due at {next_at}|].[ For {last_jobs} of them, the next attempt is '
-        'the last.] The first job started at {since}.',
-      'Then run these jobs now, or wait for their next attempts.[ For {last_jobs} of them, it is '
-        'the last attempt.]',
+        '{last_at}|, the next due at {next_at}|].[ The next attempt is the last of '
+        '{last_jobs}.] The first job started at {since}.',
+      'Then run these jobs now, or wait for their next attempts.[ It is the last attempt of '
+        '{last_jobs}.]',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -1532,7 +1549,7 @@ begin
       values (case
         when r.ratio >= 2 is not true or e.estimated_at > p_now then null
         when p.is_silent then 'it still works'
-        when u.last = 'output' then 'its output is still new and does not repeat itself'
+        when u.last = 'output' then 'its output is still useful'
         when u.last = 'progress' then 'its progress still advances'
         else 'it still advances'
       end)
@@ -1871,7 +1888,7 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
-        when e.type ~ '(^|[.])(Fail|Retry|ProcessorError)$' then 'raised'
+        when e.type ~ '(^|[.])(Fail|ProcessorError)$' then 'chosen'
       end
     )
     when p_job.status = 'cancelled' and e.type = 'StartByPassed' then 'start_by'
@@ -2479,6 +2496,49 @@ cross join lateral (
 ) as r
 $$;
 
+-- Describe the run times of a type in the last day. Fields without a value are null.
+-- of_jobs: Number of jobs that completed or failed, as text.
+-- sample: The same, of at least 100 jobs 99 %.
+-- most: Duration that the sample did not exceed.
+-- typical, typical_ms: The same, if at least 20 jobs ended.
+-- longest: Duration that none of fewer than 20 jobs exceeded.
+-- longest_ms: The same, if at least 5 jobs ended. Fewer jobs do not show how long a job may run.
+create or replace function queue.run_times_in_words(
+  p_workspace_id uuid,
+  p_job_type text,
+  p_now timestamptz
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+    'of_jobs', w.jobs,
+    'sample', case
+      when t.jobs >= 100 then '99 % of '
+      when t.jobs > 1 then 'all '
+      else ''
+    end || w.jobs,
+    'most', w.most
+  ) || case
+    when t.jobs < 20 then jsonb_build_object(
+      'longest', w.most,
+      'longest_ms', case when t.jobs >= 5 then t.most_ms end
+    )
+    else jsonb_build_object(
+      'typical', w.most,
+      'typical_ms', t.most_ms
+    )
+  end
+from queue.run_times(p_workspace_id, p_job_type, p_now) as t
+cross join lateral (
+  values (
+    t.jobs || case t.jobs when 1 then ' job' else ' jobs' end,
+    queue.length_in_words(t.most_ms)
+  )
+) as w (jobs, most)
+$$;
+
 -- Return the number of due jobs for each reason why due jobs have not started. The reasons are
 -- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
 -- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`. The key
@@ -2934,7 +2994,7 @@ retrying as materialized (
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
   -- the largest groups of each workspace first, so that a workspace with many errors hides no other
-  order by rank() over (partition by j.workspace_id order by count(*) desc), count(*) desc
+  order by row_number() over (partition by j.workspace_id order by count(*) desc), count(*) desc
   limit 50 -- limits the response and its cost, because each group has advice
 )
 select
@@ -2947,7 +3007,10 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'last_jobs', nullif(sum(r.last_jobs), 0),
+    'last_jobs', coalesce(
+      (select 'each' where sum(r.last_jobs) = sum(r.jobs)),
+      nullif(sum(r.last_jobs), 0) || ' of them'
+    ),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
@@ -3142,8 +3205,11 @@ select
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
-    'waiting', case when cardinality(n.jobs) = 1 then 'It' else 'The first' end
-      || ' waits for ' || (s.jobs[1] ->> 'program'),
+    'waiting', (
+      select case cardinality(n.jobs) when 1 then 'It' else 'The first' end
+        || ' waits for ' || (s.jobs[1] ->> 'program')
+      where coalesce(s.jobs[1] ->> 'waits', 'data') = 'data'
+    ),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
@@ -3164,6 +3230,7 @@ from (
         queue.seen_in(r.step, r.pulse ->> 'place') as seen,
         r.pulse ->> 'code' as code, -- missing for workers before 0.5.6
         r.pulse ->> 'program' as program,
+        r.pulse ->> 'waits' as waits,
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r
@@ -3273,7 +3340,7 @@ from (
     j.job_type,
     count(*) as jobs,
     bool_or(d.more) as more,
-    (array_agg(j.id order by j.finished_at desc, j.id))[:200] as job_ids,
+    (array_agg(j.id order by j.id desc))[:200] as job_ids,
     min(j.finished_at) as since,
     max(j.finished_at) as last_at,
     queue.fingerprint(j.error_message, j.error_data) as print,
