@@ -633,7 +633,7 @@ export function RunTime({ row }) {
   return Number.isFinite(runMs) ? duration(runMs) : html`<span class="none">–</span>`;
 }
 
-/** Return whether the space key is pressed on the link of a row, whose checkbox it then clicks. */
+/** Return whether the space key is pressed on a row, to click its checkbox. */
 const isSpaceOnRow = ({ key, target, repeat }) =>
   key === " " && !repeat && target.matches("a.row-link");
 
