@@ -159,8 +159,8 @@ $$;
 
 -- Copy results of the awaited child jobs to queue.steps, up to 1,000 results or about 8 MB in a
 -- call. Every later attempt of the parent job reads the copies, so that all attempts get the same
--- results, until a person retries the parent (queue.retry). Return the value of the wait when all results are copied. Return null while a child job
--- is live or results remain to be copied.
+-- results, until a person retries the parent (queue.retry). Return the value of the wait when all
+-- results are copied. Return null while a child job is live or results remain to be copied.
 create function queue.gather(p_wait queue.waits, p_now timestamptz)
 returns jsonb
 language plpgsql

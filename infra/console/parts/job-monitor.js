@@ -223,11 +223,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     onFilter({ ...emptied(others), state: "failed", grouped: checked && "1" });
   };
   const chooseAll = () =>
-    allShown
-      ? setChosen(new Set())
-      : isGrouped && !isPart
-        ? openAndPick(distinct)
-        : setChosen(new Set(rows.map((row) => row.id)));
+    isGrouped && !isPart ? openAndPick(distinct) : setChosen(toggled(rows.map((row) => row.id)));
   return html`<div class="monitor">
     ${!isPhone() && tabs}
     <div class="bar">
