@@ -399,10 +399,15 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- If the job failed because of its child jobs, it waits again for them if one that did not
-  -- complete has changed since. It keeps its results if a completed child job has been deleted.
+  -- If a wait for child jobs failed the job, the job waits again for them if one that did not
+  -- complete has changed since. It keeps their results if a completed child job has been deleted.
   with gathered as materialized (
-    select s.job_id, s.name, s.value, c.*
+    select
+      s.job_id,
+      s.name,
+      s.value,
+      j.error_data #> '{data,failed}' ? (s.value ->> 'id') as is_cause,
+      c.*
     from public.jobs as j
     join queue.steps as s on s.job_id = j.id
     left join lateral (
@@ -422,7 +427,7 @@ begin
     from gathered as g
     group by 1, 2
     having bool_or(
-        g.value ->> 'status' <> 'completed'
+        g.is_cause
         and g.id is not null
         and (g.value ->> 'status', g.value ->> 'error_message')
           is distinct from (g.status, g.error_message)

@@ -2300,8 +2300,8 @@ from (
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
-        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.][ See '
-        'the job of {many} that is silent the longest:]',
+        'the call a time limit{is_server}.|{waiting}. See why.|Find out what {hanging} waits for, '
+        'and give it a time limit.][ See the job of {many} that is silent the longest:]',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),

@@ -1348,7 +1348,7 @@ select
     'jobs', sum(r.jobs),
     'error', min(r.error),
     'last_jobs', coalesce(
-      (select 'each' where sum(r.last_jobs) = sum(r.jobs)),
+      (select 'each' where sum(r.last_jobs) = sum(r.jobs) and not bool_or(r.more)),
       nullif(sum(r.last_jobs), 0) || ' of them'
     ),
     'completed_until', case
@@ -1545,11 +1545,9 @@ select
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
-    'waiting', (
-      select case cardinality(n.jobs) when 1 then 'It' else 'The first' end
-        || ' waits for ' || (s.jobs[1] ->> 'program')
-      where coalesce(s.jobs[1] ->> 'waits', 'data') = 'data'
-    ),
+    'waiting', case cardinality(n.jobs) when 1 then 'It' else 'The first' end
+      || ' waits for ' || (s.jobs[1] ->> 'program'),
+    'is_server', (select '' where s.jobs[1] ->> 'waits' = 'data'),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file

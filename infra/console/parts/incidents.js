@@ -1,7 +1,7 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { number, pluralize, timeOfDay } from "../lib/format.js";
+import { atLeast, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
@@ -32,7 +32,7 @@ const KINDS = {
   silent: "silent",
   retrying: "retrying",
 };
-const MARKS = { failed: "cross", silent: "clock", retrying: "again" };
+const MARKS = { failed: "cross", no_worker: "cross", silent: "clock", retrying: "again" };
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
@@ -50,18 +50,24 @@ const NO_REALTIME =
 
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
-/** Count jobs by kind, and name other problems. */
+/** Name the problems. A phone shows only the number of jobs of each kind. */
 function summaryOf(lines) {
-  const groups = lines.flatMap(({ groups: all = [] }) => all);
-  const counts = Object.entries(KINDS).map(([kind, words]) => {
-    const jobs = countJobs(groups.filter((group) => group.kind === kind));
-    return jobs > 0 && [toneOf(kind), `${number(jobs)} ${words}`];
+  const counts = Object.entries(isPhone() ? KINDS : {}).map(([kind, words]) => {
+    const groups = lines.flatMap(({ groups: all = [] }) => all.filter((one) => one.kind === kind));
+    const jobs = countJobs(groups);
+    const shown =
+      jobs > 0 &&
+      atLeast(
+        jobs,
+        groups.some(({ more }) => more),
+      );
+    return { tone: toneOf(kind), subject: shown, count: words };
   });
-  const others = lines
-    .filter((line) => !(line.groups?.length > 0))
-    .map((line) => [line.tone, briefOf(line).subject.replace(/\W+$/, "")]);
-  return [...counts, ...others].map(
-    (part) => part && html` · <span class="strong" data-tone=${part[0]}>${part[1]}</span>`,
+  const named = lines.filter(({ groups }) => !isPhone() || !groups?.length);
+  return [...counts, ...named.map((line) => ({ tone: line.tone, ...briefOf(line) }))].map(
+    ({ tone, subject, count }) =>
+      subject &&
+      html` · <span class="strong" data-tone=${tone}><${Sentence} text=${subject} isShort /></span> ${count}`,
   );
 }
 
@@ -152,15 +158,15 @@ export function Incidents({ workspace, isApp }) {
       return own ? { ...line, own: own.kind } : line;
     })
     // the page of the job explains its problem, and the list of these jobs has the same headings
-    .filter(({ own, jobs, groups }) => (own ? jobs > 1 : !groups?.some(isListed)));
+    .filter(({ own, jobs, groups }) =>
+      own ? jobs > 1 : !(groups?.length > 0 && groups.every(isListed)),
+    );
   if (lines.length === 0) return null;
   const collapse = (ids) => {
     sessionStorage.setItem(stored, JSON.stringify(ids));
     setKnown(ids);
   };
-  const isCollapsed = known
-    ? lines.every((line) => known.includes(idOf(line)))
-    : (isPhone() || path === "/overview" || path.startsWith("/jobs/")) && lines.length > 1;
+  const isCollapsed = known ? lines.every((line) => known.includes(idOf(line))) : lines.length > 1;
   const [first, rest] = [lines.slice(0, 3), lines.slice(3)];
   const fold = (isOpen, flip, words, names) =>
     foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
@@ -231,8 +237,8 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
     <p class=${isOpen ? "" : "cut"}>
       <span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
       <${Sentence} text=${count} isShort />
-      ${time && html`<span class="muted">, ${time}</span>`}
       ${cause && html` · <${Sentence} text=${cause} isShort />`}
+      ${time && html` <span class="muted">· ${time}</span>`}
     </p>
     <div class="problem-links">
       ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}

@@ -38,6 +38,7 @@ import {
   briefOf,
   causeOf,
   countJobs,
+  isLast,
   keyOf,
   useGroups,
   useLines,
@@ -60,12 +61,6 @@ const HEADS = {
   Id: "c-id",
 };
 
-/** Functions that sort the jobs: the oldest or the longest first. The address has the name. */
-const SORTS = {
-  created: (rows) => rows.toReversed(),
-  duration: (rows) => rows.toSorted((one, other) => (runMsOf(other) || 0) - (runMsOf(one) || 0)),
-};
-
 /** Return a filter that removes these fields from the address. */
 const emptied = (names) => Object.fromEntries(names.map((name) => [name, ""]));
 
@@ -74,10 +69,10 @@ const OF_ERRORS = ["state", "search", "job_type"];
 
 /**
  * Shows a list of jobs, or with `isByError` the failed jobs grouped by error. The caller stores the
- * filters of the list and its order in the address of the page. A filter with an empty value is
+ * filters of the list in the address of the page. A filter with an empty value is
  * removed from the address.
  */
-export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
+export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
   const countFilter = useMemo(() => queryOf({ ...filter, state: "" }), [key]);
@@ -106,29 +101,10 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
   );
   const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
-  const canSort = state.isAll && !isGrouped && rows.length > 1;
-  const order = canSort && SORTS[sort];
   const lines = useMemo(() => {
     if (isGrouped) return groupRows(rows, groups, distinct, isPart, problemLines, advised);
-    return (order ? order(rows) : rows).map((row) => ({ row }));
-  }, [rows, groups, order, advised]);
-  const head = (name, of) => {
-    const column = name.toLowerCase();
-    const isSorted = column === sort || (column === "created" && !sort);
-    const direction = column === "created" && sort ? "ascending" : "descending";
-    return html`<th scope="col" key=${name} class=${of} aria-sort=${canSort && isSorted ? direction : undefined}>
-      ${
-        canSort && SORTS[column]
-          ? html`<button
-              type="button"
-              class="plain"
-              onClick=${() => onFilter({ sort: sort === column ? "" : column })}>
-              ${name} ${isSorted ? (direction === "ascending" ? "↑" : "↓") : "↕"}
-            </button>`
-          : name
-      }
-    </th>`;
-  };
+    return rows.map((row) => ({ row }));
+  }, [rows, groups, advised]);
   const view = useVirtual({ count: lines.length, rowHeight: rowHeight() });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
@@ -151,18 +127,24 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
     setChosen(toggled(inOrder.slice(Math.min(...ends), Math.max(...ends) + 1)));
     lastPicked.current = some;
   };
+  const idsOf = (some) =>
+    some.flatMap((group) => group.job_ids.filter((id) => groups.get(id) === group));
   const openAndPick = (some) => {
     setOpened((now) => new Set([...now, ...some.map(keyOf)]));
-    lastPicked.current = some.flatMap((group) =>
-      group.job_ids.filter((id) => groups.get(id) === group),
-    );
+    lastPicked.current = idsOf(some);
     setChosen(toggled(lastPicked.current));
   };
   const isShown = rows.length > 0 && !isByError;
-  const allShown = rows.length > 0 && picked.length === rows.length;
+  const allShown =
+    isGrouped && !isPart
+      ? rows.length > 0 && idsOf(distinct).every((id) => chosen.has(id))
+      : rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
-  useKey(isSpaceOnRow, ({ target }) => target.closest("tr").querySelector("input").click());
+  useKey(
+    isSpaceOnRow,
+    ({ target, repeat }) => repeat || target.closest("tr").querySelector("input").click(),
+  );
   const spacer = (height, name) =>
     height > 0 &&
     html`<tbody aria-hidden="true" key=${name}>
@@ -210,7 +192,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
           isClosed=${isClosed(group)}
           flip=${canClose(group) && (() => setOpened(toggled([keyOf(group)])))}
           index=${index}
-          isChosen=${jobs.every(({ id }) => chosen.has(id))}
+          isChosen=${(isClosed(group) ? idsOf([group]) : jobs.map(({ id }) => id)).every((id) => chosen.has(id))}
           isPartChosen=${jobs.some(({ id }) => chosen.has(id))}
           pick=${(some, event) => (isClosed(group) ? openAndPick([group]) : pick(some, event))}
           button=${!(advice && group.nearest) && remedyOf(group, jobs)} />`;
@@ -284,7 +266,7 @@ export function JobMonitor({ workspaceId, filter, isByError, sort, onFilter }) {
                 <span class="hidden">Select all loaded jobs</span>
               </label>
             </th>
-            ${Object.entries(HEADS).map(([name, of]) => head(name, of))}
+            ${Object.entries(HEADS).map(([name, of]) => html`<th scope="col" key=${name} class=${of}>${name}</th>`)}
           </tr>
         </thead>
         ${spacer(view.before, "before")}
@@ -473,7 +455,7 @@ function GroupHead({
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
-    data-tone=${toneOf(kind)}>
+    data-tone=${isLast(group) ? "failed" : toneOf(kind)}>
     <td class="c-check">
       <label class="tick">
         <input
@@ -524,7 +506,7 @@ function AdviceRow({ advice, error, tone, index, here, buttons, count, setRows }
         advice &&
         html`<div class="group-head advice" style=${{ height }}>
           <div ref=${measure}>
-            ${error && html`<p class="error-text">${error}</p>`}
+            ${error?.length > 50 && html`<p class="error-text">${error}</p>`}
             <${Advice} line=${advice} here=${here} buttons=${buttons} />
           </div>
         </div>`
@@ -611,7 +593,7 @@ function StateNote({ row }) {
           <span class="phone-less">attempt </span>${attempt} of ${row.max_attempts}
         </span>`
     }
-    ${next && html`${hasFailed && html`<span class="phone-less"> starts</span>`} <${When} at=${next} />`}
+    ${next && html` <${When} at=${next} />`}
   </span>`;
 }
 
@@ -630,8 +612,7 @@ export function RunTime({ row }) {
 }
 
 /** Return whether the space key is pressed on a row, to click its checkbox. */
-const isSpaceOnRow = ({ key, target, repeat }) =>
-  key === " " && !repeat && target.matches("a.row-link");
+const isSpaceOnRow = ({ key, target }) => key === " " && target.matches("a.row-link");
 
 /** Number of rows by which a key moves the keyboard focus. */
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
@@ -652,7 +633,10 @@ const isMoveKey = (event) =>
  */
 function moveByKey({ key, target }) {
   const rows = [...document.querySelectorAll(":is(.job-row, .group-row:not(.advice-row))")];
-  const at = rows.indexOf(target.closest("tr"));
+  let from = target.closest("tr");
+  while (from?.matches(".advice-row")) from = from.previousElementSibling;
+  const at = rows.indexOf(from);
   const next = rows[at + (at < 0 ? 1 : STEPS[key])];
-  next?.querySelector(target.matches("input") ? "input" : ":is(.row-link, button)")?.focus();
+  const link = !target.matches("input") && next?.querySelector(":is(.row-link, button)");
+  (link || next?.querySelector("input"))?.focus();
 }

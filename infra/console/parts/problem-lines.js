@@ -23,11 +23,14 @@ export const countJobs = (groups) =>
 /** Return the tone of the worst group, if any. */
 export const worstTone = (groups) => groups.map(({ kind }) => toneOf(kind)).sort()[0];
 
+/** Return whether jobs of a group fail for good if their next attempt fails. */
+export const isLast = ({ last_jobs: last }) => last > 0;
+
 /** Return a number that is higher for problems that a person must resolve sooner. */
 const rankOf = ({ verdict, tone, reason, groups }) =>
   verdict === "fail"
     ? 4
-    : groups.some(({ last_jobs: last }) => last > 0)
+    : groups.some(isLast)
       ? 3
       : tone === "failed"
         ? 2
@@ -77,7 +80,10 @@ function linesOf(findings, attention = []) {
             path: step.path?.startsWith("/jobs?") ? null : step.path,
           })),
         }),
-        tone: line.verdict === "fail" ? "failed" : toneOf(groups[0]?.kind ?? line.reason),
+        tone:
+          line.verdict === "fail" || groups.some(isLast)
+            ? "failed"
+            : toneOf(groups[0]?.kind ?? line.reason),
         groups,
       };
     })
@@ -164,9 +170,9 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
 }
 
 /** Say how many of the retrying jobs of a group fail for good if their next attempt fails. */
-const lastOf = ({ last_jobs: last, jobs }) =>
+const lastOf = ({ last_jobs: last, jobs, more }) =>
   last > 0
-    ? `, ${last < jobs ? `${number(last)} with one attempt left` : "one attempt left each"}`
+    ? `, ${last < jobs || more ? `${number(last)} with one attempt left` : "one attempt left each"}`
     : "";
 
 /**

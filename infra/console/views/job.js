@@ -293,8 +293,8 @@ function paceOf({ next, data }, isStreaming) {
   const ratio = Math.floor((serverNow() - Date.parse(data.run_since)) / limit);
   const others = `${sample} of its type took ${most} or less in the last 24 h`;
   const times = isPredicted
-    ? ratio > 1 && `By its progress, it takes longer than others: ${others}. `
-    : `${capitalize(others)}. ${ratio > 1 ? `It has run more than ${ratio} times as long. ` : ""}`;
+    ? ratio > 1 && `${capitalize(others)}, but its progress predicts its end. `
+    : `${capitalize(others)}. ${ratio > 1 ? `It has run more than ${ratio} times as long as they did. ` : ""}`;
   return most && !late && (usual || next[0].kind === "none")
     ? {
         words: [times, !isPredicted && !isStreaming && advice?.words].filter(Boolean).join(""),
@@ -525,7 +525,7 @@ function StreamOutput({ name, content, isLive, root }) {
   const rate = useRate(text.length);
   const { first_at: first, last_at: last } =
     root?.streams?.find(({ stream }) => stream === name) ?? {};
-  const newest = at > last ? at : last;
+  const newest = last && !(at > last) ? last : at;
   const isWriting = useNow(isLive) < Date.parse(isLive && newest) + NOW_MS;
   const start = root?.attempts.findLast(({ leased_at: from }) => from <= first)?.leased_at;
   const seconds = (Date.parse(last) - Date.parse(first)) / 1000;

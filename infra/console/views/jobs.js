@@ -54,7 +54,6 @@ export default function Jobs({ workspace }) {
           workspaceId=${workspace.id}
           filter=${filter}
           isByError=${isByError}
-          sort=${query.get("sort") ?? ""}
           onFilter=${onFilter} />`
     }
     ${

@@ -145,7 +145,7 @@ def _server_read(frame: FrameType) -> str | None:
             transport = vars(reader)["_transport"]
             if re.match(r"(asyncio|uvloop)\b", type(transport).__module__):
                 address = transport.get_extra_info("peername")
-    if type(address) is not tuple:  # a pipe, or a socket in the file system
+    if type(address) is not tuple or type(address[0]) is not str:  # a pipe, or a local socket
         return None
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     return f"{host}:{address[1]}"

@@ -41,7 +41,7 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     expect(rows).to_have_count(2)
     page.reload()
     expect(rows).to_have_count(2)
-    line = re.compile(rf"{worker.job_type}: 2 jobs failed, first .* · the ledger is closed")
+    line = f"{worker.job_type}: 2 jobs failed · the ledger is closed · first "
     expect(page.locator(".incidents")).to_contain_text(line)
     page.get_by_label("Created", exact=True).select_option("1h")
     expect(page).to_have_url(re.compile("since=1h"))
@@ -49,11 +49,6 @@ def test_jobs_are_live_filtered_and_retried(visit: Visit, worker: HandWorker) ->
     page.get_by_label("Created", exact=True).select_option("")
     check_page(visitor)
     newest = rows.first.get_attribute("data-job")
-    click(page, "Created ↓")
-    page.reload()
-    expect(rows.last).to_have_attribute("data-job", str(newest))
-    click(page, "Created ↑")
-    expect(rows.first).to_have_attribute("data-job", str(newest))
     rows.get_by_role("checkbox").first.check()
     click(page, "Retry 1")
     title = page.get_by_role("heading", name=f"Retry failed job {str(newest)[-8:]} of ")
@@ -118,15 +113,13 @@ def test_a_member_changes_the_selected_jobs(visit: Visit, worker: HandWorker) ->
     expect(page.locator("tr[data-status=cancelled]")).to_have_count(2)
 
 
-def test_a_sorted_list_has_all_jobs_after_a_burst(visit: Visit, worker: HandWorker) -> None:
+def test_a_filtered_list_has_all_jobs_after_a_burst(visit: Visit, worker: HandWorker) -> None:
     worker.enqueue_many(30)
-    page = visit(ADA, "/jobs?sort=created&search=by_hand").page
+    page = visit(ADA, "/jobs?search=by_hand").page
     foot, bar = page.locator(".foot"), page.locator(".selection")
     expect(foot).to_have_text("30 jobs")
     expect(bar).to_have_count(0)
-    worker.enqueue_many(90)
-    expect(foot).to_have_text("120 jobs")
-    worker.enqueue_many(200)
+    worker.enqueue_many(290)
     expect(foot).to_contain_text("more below")
     expect(bar).to_have_text(re.compile("Retry all matching jobs *Cancel all matching jobs"))
     page.locator(".table-scroll").evaluate("(b) => setInterval(() => b.scrollTo(0, 1e6), 100)")
@@ -442,8 +435,8 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     page.on("request", lambda request: note("request", request.url))
     page.on("response", lambda response: note("response", response.url))
     line = page.locator(".problem-line")
-    brief = "3 jobs retrying, 1 job failed, first .* ago · the port is closed"
-    expect(line).to_contain_text(re.compile(f"{worker.job_type}: {brief}"))
+    brief = "3 jobs retrying, 1 job failed · the port is closed · first "
+    expect(line).to_contain_text(re.compile(rf"{worker.job_type}: {brief}.* ago"))
     click(line, "What to do")
     expect(line.locator("li").first).to_contain_text("Correct what the error names.")
     expect(line.get_by_role("button", name="Retry", exact=True)).to_be_visible()
@@ -452,7 +445,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     press(page, "Collapse")
     expect(page.locator(".incidents :focus")).to_contain_text("1 problem")
     page.reload()
-    click(page, "1 problem · 1 failed · 3 retrying")
+    click(page, f"1 problem · {worker.job_type}: 3 jobs retrying, 1 job failed")
     click(line, "What to do")
     click(line, "Run 3 now")
     expect(page.get_by_role("dialog")).to_contain_text("are retrying: ValueError:")

@@ -137,6 +137,6 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
             return fail(f"{full}: {message}", SESSIONS)
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
-        is_local = re.search(r"@(127\.0\.0\.1|localhost)[:/]", target.values["DATABASE_URL"])
+        is_local = re.search(r"@(127\.0\.0\.1|localhost)([:/?]|$)", target.values["DATABASE_URL"])
         fix = proof.RESTART if is_local else CONNECT
         return fail(f"the database does not respond: {message}", fix)

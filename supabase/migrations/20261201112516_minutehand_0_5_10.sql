@@ -83,10 +83,15 @@ begin
     return 0;
   end if;
   perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
-  -- If the job failed because of its child jobs, it waits again for them if one that did not
-  -- complete has changed since. It keeps its results if a completed child job has been deleted.
+  -- If a wait for child jobs failed the job, the job waits again for them if one that did not
+  -- complete has changed since. It keeps their results if a completed child job has been deleted.
   with gathered as materialized (
-    select s.job_id, s.name, s.value, c.*
+    select
+      s.job_id,
+      s.name,
+      s.value,
+      j.error_data #> '{data,failed}' ? (s.value ->> 'id') as is_cause,
+      c.*
     from public.jobs as j
     join queue.steps as s on s.job_id = j.id
     left join lateral (
@@ -106,7 +111,7 @@ begin
     from gathered as g
     group by 1, 2
     having bool_or(
-        g.value ->> 'status' <> 'completed'
+        g.is_cause
         and g.id is not null
         and (g.value ->> 'status', g.value ->> 'error_message')
           is distinct from (g.status, g.error_message)
@@ -1041,8 +1046,8 @@ from (
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
-        'the call a time limit.|Find out what {hanging} waits for, and give it a time limit.][ See '
-        'the job of {many} that is silent the longest:]',
+        'the call a time limit{is_server}.|{waiting}. See why.|Find out what {hanging} waits for, '
+        'and give it a time limit.][ See the job of {many} that is silent the longest:]',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
@@ -3008,7 +3013,7 @@ select
     'jobs', sum(r.jobs),
     'error', min(r.error),
     'last_jobs', coalesce(
-      (select 'each' where sum(r.last_jobs) = sum(r.jobs)),
+      (select 'each' where sum(r.last_jobs) = sum(r.jobs) and not bool_or(r.more)),
       nullif(sum(r.last_jobs), 0) || ' of them'
     ),
     'completed_until', case
@@ -3205,11 +3210,9 @@ select
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
-    'waiting', (
-      select case cardinality(n.jobs) when 1 then 'It' else 'The first' end
-        || ' waits for ' || (s.jobs[1] ->> 'program')
-      where coalesce(s.jobs[1] ->> 'waits', 'data') = 'data'
-    ),
+    'waiting', case cardinality(n.jobs) when 1 then 'It' else 'The first' end
+      || ' waits for ' || (s.jobs[1] ->> 'program'),
+    'is_server', (select '' where s.jobs[1] ->> 'waits' = 'data'),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file
