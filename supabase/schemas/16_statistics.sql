@@ -1547,7 +1547,7 @@ select
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
     'waiting', case cardinality(n.jobs) when 1 then 'It' else 'The first' end
       || ' waits for ' || (s.jobs[1] ->> 'program'),
-    'is_server', (select '' where s.jobs[1] ->> 'waits' = 'data'),
+    'is_server', (select '' where coalesce(s.jobs[1] ->> 'waits', 'data') = 'data'),
     'hanging', case
       when h.shared <> ''
         and h.code ~ '^[^`]{1,59}$' -- empty if the worker could not read the file

@@ -1547,6 +1547,9 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     code = "Find out what `await reply` waits for"
     assert remedy(engine.findings()["silent_jobs"]).startswith(code)
     assert remedy(bob.findings(ACME)["silent_jobs"]) == words  # only managers see code
+    lock = {"program": "an asyncio.Lock", "waits": "lock", "for_ms": 300_000}
+    engine.report(lease, pulse=pulse | lock)
+    assert remedy(engine.findings()["silent_jobs"]) == "It waits for an asyncio.Lock. See why."
     server = {"program": "data from 192.0.2.7:443", "waits": "data"}
     engine.report(lease, pulse=pulse | {"for_ms": 300_000, "last": "step"} | server)
     waits = "waits for data from 192.0.2.7:443. See why, and give the call a time limit."

@@ -64,10 +64,14 @@ function summaryOf(lines) {
     return { tone: toneOf(kind), subject: shown, count: words };
   });
   const named = lines.filter(({ groups }) => !isPhone() || !groups?.length);
-  return [...counts, ...named.map((line) => ({ tone: line.tone, ...briefOf(line) }))].map(
+  const names = named.map((line) => {
+    const { subject, count } = briefOf(line);
+    const words = subject.replaceAll("`", "");
+    return { tone: line.tone, subject: words, count: line.groups?.length > 0 && count };
+  });
+  return [...counts, ...names].map(
     ({ tone, subject, count }) =>
-      subject &&
-      html` · <span class="strong" data-tone=${tone}><${Sentence} text=${subject} isShort /></span> ${count}`,
+      subject && html` · <span class="strong" data-tone=${tone}>${subject}</span> ${count}`,
   );
 }
 

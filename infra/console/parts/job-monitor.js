@@ -13,7 +13,7 @@ import {
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
-import { NAMES, nextRunOf, STATES, toneOf } from "../lib/states.js";
+import { NAMES, nextRunOf, STATES } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import {
   classes,
@@ -38,7 +38,7 @@ import {
   briefOf,
   causeOf,
   countJobs,
-  isLast,
+  toneOfGroup,
   keyOf,
   useGroups,
   useLines,
@@ -137,7 +137,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const isShown = rows.length > 0 && !isByError;
   const allShown =
     isGrouped && !isPart
-      ? rows.length > 0 && idsOf(distinct).every((id) => chosen.has(id))
+      ? rows.length > 0 && distinct.length > 0 && idsOf(distinct).every((id) => chosen.has(id))
       : rows.length > 0 && picked.length === rows.length;
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -168,7 +168,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           key=${`advice ${nth}`}
           advice=${nth === 0 && advice}
           error=${group.error}
-          tone=${toneOf(group.kind)}
+          tone=${toneOfGroup(group)}
           index=${index}
           here=${listOf(filter)}
           buttons=${group.nearest ? [remedyOf(group)] : []}
@@ -455,7 +455,7 @@ function GroupHead({
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
-    data-tone=${isLast(group) ? "failed" : toneOf(kind)}>
+    data-tone=${toneOfGroup(group)}>
     <td class="c-check">
       <label class="tick">
         <input

@@ -20,11 +20,14 @@ export const countJobs = (groups) =>
     new Set(groups.flatMap(({ job_ids: ids }) => ids)).size,
   );
 
-/** Return the tone of the worst group, if any. */
-export const worstTone = (groups) => groups.map(({ kind }) => toneOf(kind)).sort()[0];
-
 /** Return whether jobs of a group fail for good if their next attempt fails. */
-export const isLast = ({ last_jobs: last }) => last > 0;
+const isLast = ({ last_jobs: last }) => last > 0;
+
+/** Return the tone of a group of `attention`. */
+export const toneOfGroup = (group) => (isLast(group) ? "failed" : toneOf(group.kind));
+
+/** Return the tone of the worst group, if any. */
+export const worstTone = (groups) => groups.map(toneOfGroup).sort()[0];
 
 /** Return a number that is higher for problems that a person must resolve sooner. */
 const rankOf = ({ verdict, tone, reason, groups }) =>
@@ -37,7 +40,8 @@ const rankOf = ({ verdict, tone, reason, groups }) =>
         : Number(reason === "silent_jobs");
 
 /**
- * Return the lines of all problems. Jobs before their last attempt are first, then red lines, silent jobs, which may never end, and
+ * Return the lines of all problems. Failures of the system are first, then jobs before their last
+ * attempt, red lines, silent jobs, which may never end, and
  * then jobs that retry and other problems. Of the same rank, most jobs are first. Failed jobs, which
  * no finding is about, and jobs that retry after the same error have one line. The address of the
  * list of the jobs of a line is its `path`, and so no step has an address of a list.
@@ -80,10 +84,7 @@ function linesOf(findings, attention = []) {
             path: step.path?.startsWith("/jobs?") ? null : step.path,
           })),
         }),
-        tone:
-          line.verdict === "fail" || groups.some(isLast)
-            ? "failed"
-            : toneOf(groups[0]?.kind ?? line.reason),
+        tone: line.verdict === "fail" ? "failed" : (worstTone(groups) ?? toneOf(line.reason)),
         groups,
       };
     })
