@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
@@ -23,11 +24,26 @@ from minutehand.worker.current_job import JobExecutor, RecordedCoroutine
 from minutehand.worker.stacks import Frames, awaited, database_sessions, running_frames
 from tests.integration.worker.test_clocks import working
 from tests.support.engine import Engine, Json
-from tests.support.patience import until
+from tests.support.patience import Seen, until
+
+
+async def until_read(look: Callable[[], Seen | None]) -> Seen:
+    """Wait as `until` does, but read in the event loop, as a worker does.
+
+    Another thread would read the frames of a coroutine while it runs, which can end the process.
+    """
+    async with asyncio.timeout(240):
+        while not (seen := look()):  # noqa: ASYNC110 - frames notify no one
+            await asyncio.sleep(0.05)
+    return seen
 
 
 def wait_of(task: asyncio.Task[Any]) -> tuple[str | None, str | None]:
     return awaited(running_frames(task, ""))
+
+
+def waits_for(task: asyncio.Task[Any], found: tuple[str | None, str | None]) -> bool:
+    return wait_of(task) == found
 
 
 def sessions_of(task: asyncio.Task[Any]) -> list[int]:
@@ -47,7 +63,7 @@ async def test_the_session_of_a_processors_query_is_found(engine: Engine) -> Non
             return [one.info.backend_pid, other.info.backend_pid]
 
     task = asyncio.create_task(process())
-    sessions = await asyncio.to_thread(until, partial(sessions_of, task))
+    sessions = await until_read(partial(sessions_of, task))
     engine.run("select pg_advisory_unlock(7)")
     assert sessions == await task
     assert sessions_of(task) == []
@@ -72,7 +88,7 @@ def test_the_program_for_which_a_processor_waits_is_found(
             name = "sh" if kind else "sleep"  # the shell waits until someone reads its output
             unread = ", whose unread output fills its buffer" if kind else ""
             expected = f"the program {name} (pid {pid}){unread}", kind
-            await asyncio.to_thread(until, lambda task=task, to=expected: wait_of(task) == to)
+            await until_read(partial(waits_for, task, expected))
         one.kill()
         other.kill()
         one.stderr.close()
@@ -106,7 +122,7 @@ async def test_the_object_for_which_a_processor_waits_is_found() -> None:
     ):
         task = asyncio.create_task(wait)
         wait_of(task)  # can be read before the task starts
-        await asyncio.to_thread(until, lambda task=task, to=found: wait_of(task) == to)
+        await until_read(partial(waits_for, task, found))
         task.cancel()
     result.set_result(1)
 
@@ -289,7 +305,7 @@ def test_the_server_for_which_a_processor_waits_is_found(run: Any) -> None:
                 *map(asyncio.create_task, (read(port), get(port), asyncio.to_thread(block, port)))
             ]
             for call in calls:
-                found = await asyncio.to_thread(until, partial(server_of, call))
+                found = await until_read(partial(server_of, call))
                 assert found == (f"data from 127.0.0.1:{port}", "data")
             ended.set()
             await asyncio.gather(*calls, return_exceptions=True)
