@@ -209,7 +209,7 @@ def test_a_job_from_queued_to_completed(visit: Visit, worker: HandWorker) -> Non
     visitor.context.route("**/explain_job", lengthen)
     page.reload()
     expect(page.locator("h1 .badge")).to_have_text("Running, unusually long")
-    visitor.context.unroute("**/explain_job")
+    visitor.context.unroute_all(behavior="wait")  # a read may still be in flight
     shown = re.compile(r"Running: reported progress .*\. It has run for \d+ s\.")
     expect(page.locator(".explain")).to_contain_text(shown)
     expect(page).to_have_title(re.compile(f"^{worker.job_type} · running · .*Minutehand$"))
@@ -290,7 +290,7 @@ def test_a_failed_job_shows_why_and_is_retried_with_another_payload(
     visitor.context.route("**/explain_job", lambda route: route.fulfill(json=explained))
     page.reload()
     expect(page.locator(".explain")).to_have_text(re.compile(r"\d:36:55.* It is undefined\."))
-    visitor.context.unroute("**/explain_job")
+    visitor.context.unroute_all(behavior="wait")  # a read may still be in flight
 
     click(page, "Retry with another payload")
     form = page.get_by_role("dialog")
