@@ -342,6 +342,25 @@ def test_the_session_for_which_a_migration_waits_is_named(stack: RunningStack) -
     assert f"select pg_terminate_backend({pid})" in str(fix)
 
 
+def test_the_session_for_which_a_job_waits_is_named_once(stack: RunningStack) -> None:
+    """A forgotten transaction blocks a job at a table of the project."""
+    stack.run("create table public.invoices ()")
+    with ThreadPoolExecutor() as pool, stack.connect() as forgotten, stack.connect() as job:
+        pid = forgotten.info.backend_pid
+        with forgotten.transaction():
+            forgotten.execute("lock table public.invoices in access exclusive mode")
+            waiting = pool.submit(job.execute, "select from public.invoices")
+            until(lambda: run_one_check(stack, "locks").verdict == "warn", every=1)
+            found = {each.check: each for each in run_checks(Target(stack.values))}
+        waiting.result()
+    stack.run("drop table public.invoices")
+
+    assert f"(pid {pid}) is idle in transaction" in found["locks"].detail
+    assert str(found["locks"].fix).startswith(f"select pg_terminate_backend({pid})")
+    assert (found["queue"].verdict, found["queue"].detail) == ("skip", "see locks")
+    assert found["schedule"].verdict == "ok"
+
+
 def test_connections_that_are_used_up_are_no_wrong_address(stack: RunningStack) -> None:
     """The fix counts the sessions of each program. The Data API may name the program."""
     stack.run("create role planted login connection limit 0 password 'planted'")

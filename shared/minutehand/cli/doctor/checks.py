@@ -237,6 +237,14 @@ WAKE = """
     from queue.settings as s
     where s.name = 'worker_url'
 """
+#: Query of the sessions for which other sessions wait, as findings of `explain_queue`.
+BLOCKING = """
+    select f.data ->> 'pid', to_jsonb(f) || queue.render_guidance(
+      f.reason,
+      f.data || jsonb_build_object('since', f.since)
+    )
+    from queue.findings_of_locks(null, queue.clock()) as f
+"""
 WAKE_TOKEN = """
     select decrypted_secret from vault.decrypted_secrets where name = 'minutehand_worker_token'
 """
@@ -398,7 +406,25 @@ def find_fault(target: Target, name: str, other: CheckResult) -> CheckResult:
 
 
 # this check runs before the checks that read tables, because these checks would wait for a lock
-_check_by_query("locks", "database")
+@check("locks", "database")
+def locks(target: Target) -> CheckResult:
+    """Find the sessions that prevent writes of jobs, or for which other sessions wait.
+
+    Other sessions may wait for a lock of any table, also of the project's own.
+    """
+    found = find_fault(target, "locks", ok())
+    if found.verdict == "fail":  # the tables of the engine cannot be read
+        return found
+    try:
+        sessions = target.query(BLOCKING)
+    except psycopg.ProgrammingError:  # the check `engine` names the missing function or right
+        return skip("see engine") if found.verdict == "ok" else found
+    others = [
+        convert_finding(entry)
+        for pid, entry in sessions
+        if f"process {pid} " not in found.detail  # the first query has not named it
+    ]
+    return merge([found, *others] if found.detail else others or [found])
 
 
 @check("migrations", "locks")
@@ -499,7 +525,7 @@ def sessions(target: Target) -> CheckResult:
             "DATABASE_URL delivers no notifications, so workers poll once a second",
             "DATABASE_URL=…  # of a direct connection, to the primary and not to a standby",
         )
-    return ok()
+    return ok("DATABASE_URL gives each connection a session of its own")
 
 
 @check("queue", "engine")

@@ -89,7 +89,7 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
             failed["locks"] = failed["migrations"] = result.check
         if cause or result.verdict == "fail":
             failed[check.name] = cause or result.check or check.name
-        if result.check and result.fix == lock:  # the check `locks` has already named it
+        if lock and result.fix == lock:  # the check `locks` has already named it
             result = skip("see locks")
         elif check.name == "locks":
             lock = result.fix
@@ -122,8 +122,11 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         if is_invalid_address(error):
             return fail(f"libpq rejects DATABASE_URL: {message}", f"DATABASE_URL=…  # {PARAMETERS}")
         if isinstance(error, psycopg.errors.LockNotAvailable):
-            again = fail(f"a row is locked: {message}", "minutehand doctor --only locks")
-            return replace(checks.find_fault(target, "locks", again), check="locks")
+            found = checks.locks(target)
+            if found.verdict in ("ok", "skip"):  # the session may block no one else now
+                again = "minutehand doctor --only locks --only queue"
+                found = fail(f"a lock was not released in time: {message}", again)
+            return replace(found, check="locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(
                 f"{REJECTED}: {message}",
