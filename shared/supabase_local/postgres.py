@@ -67,6 +67,10 @@ class PostgresFailed(Exception):
     """
 
 
+class PostgresEnded(PostgresFailed):
+    """Postgres ended before it was ready."""
+
+
 def enterable(folder: Path) -> bool:
     """Return whether every account can enter `folder` from the root folder."""
     return all(
@@ -184,13 +188,13 @@ class Postgres:
     def wait_ready(self) -> None:
         """Wait until the server responds.
 
-        If the server has ended, raise PostgresFailed with its output.
+        If the server has ended, raise PostgresEnded with its output.
         """
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self.process.poll() is not None:
-                raise PostgresFailed(
+                raise PostgresEnded(
                     f"Postgres ended with code {self.process.returncode} while starting. "
                     f"Last output in {self.log_path}:\n{self._last_lines()}"
                 )

@@ -19,7 +19,7 @@ from supabase_local import migrations
 from supabase_local.config import Config
 from supabase_local.logs import Logs, Say
 from supabase_local.parts import Part
-from supabase_local.postgres import Postgres
+from supabase_local.postgres import Postgres, PostgresEnded
 from supabase_local.processes import spawn, stop
 from supabase_local.state import StateFolder
 
@@ -32,6 +32,10 @@ POLL_SECONDS = 0.4
 
 class StackFailed(Exception):
     """The stack could not start or continue. The message names the part and the reason."""
+
+
+class PartEnded(StackFailed):
+    """A part ended before it was ready."""
 
 
 class Stack:
@@ -216,7 +220,7 @@ class Stack:
         for name in names:
             process = self._processes.get(name)
             if process is not None and process.poll() is not None:
-                raise StackFailed(
+                raise PartEnded(
                     f"{name} {describe_end(process.returncode)} before it was ready, "
                     f"{self._logs.last_lines(name)}"
                 )
@@ -231,12 +235,15 @@ class Stack:
                 f"stack stops, {self._logs.last_lines(name)}"
             )
         deaths.append(now)
-        if name == "postgres":
-            assert self.postgres is not None
-            await self._launch_postgres(self.postgres)
-        else:
-            self._spawn(self._parts[name])
-            await self._await_ready(self._parts[name])
+        try:
+            if name == "postgres":
+                assert self.postgres is not None
+                await self._launch_postgres(self.postgres)
+            else:
+                self._spawn(self._parts[name])
+                await self._await_ready(self._parts[name])
+        except (PartEnded, PostgresEnded):
+            return  # `watch` restarts the part that ended, up to the limit
         self.say(f"[green]{name} is back[/] after {time.monotonic() - now:.1f} s")
 
 
