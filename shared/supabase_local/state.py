@@ -85,6 +85,21 @@ class StateFolder:
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
 
+def find_launcher(folder: Path) -> int:
+    """Return the pid of the launcher that has locked a stack's folder, or 0 if none has."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return int(os.read(lock, 32) or 0)
+    finally:
+        os.close(lock)
+    return 0
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read. Other processes never see a part of the file."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 
 from minutehand.terminal.connection import read_env_file
 from supabase_local.launcher import reset
@@ -125,6 +126,27 @@ def running_stack(folder: Path, **options: Any) -> Iterator[RunningStack]:
         yield running
     finally:
         end(folder, running.launcher)
+
+
+def children(stack: RunningStack) -> dict[str, psutil.Process]:
+    """Find the processes of a stack's parts, by name of the part."""
+    marks = {
+        "postgres": "postgres",
+        "gateway": "server.mjs",
+        "realtime": "supabase_local.realtime",
+        "api": "minutehand.local.api",
+        "aws": "minutehand.local.aws",
+    }
+    found = {}
+    for process in psutil.Process(stack.launcher.pid).children():
+        try:
+            words = process.cmdline()
+        except psutil.NoSuchProcess:  # the process has ended
+            continue
+        for name, mark in marks.items():
+            if any(word.endswith(mark) for word in words):
+                found[name] = process
+    return found
 
 
 def project_stack(environment: Environment, folder: Path) -> AbstractContextManager[RunningStack]:

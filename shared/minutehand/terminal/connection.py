@@ -272,8 +272,7 @@ class Connection:
             try:
                 local_token = default_user.make_token(self.values)
             except ConnectionError as error:
-                fix = "start it: `minutehand dev`"
-                raise CommandFailed(str(error), code="unreachable", fix=fix) from error
+                raise CommandFailed(str(error), code="unreachable") from error
             if local_token:
                 return local_token
             url = self.values.get("API_URL", "Supabase")

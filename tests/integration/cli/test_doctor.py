@@ -19,7 +19,7 @@ from tests.support.engine import Engine
 from tests.support.http_server import http_server
 from tests.support.patience import until
 from tests.support.renewed import Renewed
-from tests.support.stacks import RunningStack
+from tests.support.stacks import RunningStack, children
 
 
 def run_one_check(stack: RunningStack, check: str, **changes: str) -> CheckResult:
@@ -70,8 +70,8 @@ def test_a_strange_data_api_is_named(
 @pytest.mark.parametrize(
     ("check", "name", "fix"),
     [
-        ("api", "API_URL", "minutehand workers  # "),
-        ("supabase", "SUPABASE_URL", "minutehand dev  # stop it first"),
+        ("api", "API_URL", "restart `minutehand serve`  # "),
+        ("supabase", "SUPABASE_URL", "supabase stop && supabase start  # "),
     ],
 )
 def test_an_address_without_a_response_is_called_reachable(
@@ -85,6 +85,28 @@ def test_an_address_without_a_response_is_called_reachable(
 
     assert "accepts connections" in finding.detail
     assert str(finding.fix).startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("check", "part"), [("supabase", "gateway"), ("api", "api"), ("database", "postgres")]
+)
+def test_a_stack_that_runs_is_not_started(stack: RunningStack, check: str, part: str) -> None:
+    """The fix for a part that hangs names the launcher, which must stop first."""
+    process = children(stack)[part]
+    process.suspend()
+    try:
+        fix = run_one_check(stack, check).fix
+    finally:
+        process.resume()
+
+    assert str(fix).startswith(f"minutehand dev  # first stop process {stack.launcher.pid},")
+
+
+def test_a_part_that_the_launcher_restarts_is_awaited(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "call", lambda *_, **__: httpx.get("http://127.0.0.1:9"))
+    assert str(run_one_check(stack, "supabase").fix).startswith("minutehand doctor  # in a minute")
 
 
 def test_the_function_that_uses_most_connections_is_named(renewed: Renewed) -> None:

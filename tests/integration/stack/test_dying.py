@@ -7,29 +7,10 @@ import psutil
 import pytest
 
 from minutehand.local.aws import BUCKET, client
+from minutehand.local.running import find_launcher
 from tests.support.paths import ROOT
 from tests.support.patience import responds, until
-from tests.support.stacks import RunningStack
-
-
-def children(stack: RunningStack) -> dict[str, psutil.Process]:
-    marks = {
-        "postgres": "postgres",
-        "gateway": "server.mjs",
-        "realtime": "supabase_local.realtime",
-        "api": "minutehand.local.api",
-        "aws": "minutehand.local.aws",
-    }
-    found = {}
-    for process in psutil.Process(stack.launcher.pid).children():
-        try:
-            words = process.cmdline()
-        except psutil.NoSuchProcess:  # the process has ended
-            continue
-        for name, mark in marks.items():
-            if any(word.endswith(mark) for word in words):
-                found[name] = process
-    return found
+from tests.support.stacks import RunningStack, children
 
 
 def output_of(stack: RunningStack) -> str:
@@ -66,9 +47,11 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(stack: Runni
     stack.run("create table scratch_outlived ()")
     orphans = list(children(stack).values())
     assert len(orphans) == 5
+    assert find_launcher(stack.values, "SUPABASE_URL") == stack.launcher.pid
 
     stack.launcher.kill()
     stack.launcher.wait()
+    assert find_launcher(stack.values, "SUPABASE_URL") == 0
 
     _, alive = psutil.wait_procs(orphans, timeout=90)
     assert not alive

@@ -57,10 +57,6 @@ ATTACHED = """
       and has_table_privilege('authenticated', 'realtime.messages', 'select')
       and has_table_privilege('authenticated', 'realtime.messages', 'insert')
 """
-RESTART = (
-    "minutehand dev  # stop it first if it runs; for a hosted project: Project settings"
-    " → General → Restart project"
-)
 LEFT = "delete from public.jobs where id = %s"
 LEFT_TYPE = """
   delete from queue.job_types as t where t.job_type = %s
@@ -97,7 +93,8 @@ def realtime(target: Target) -> CheckResult:
 
 def _join_fix(target: Target) -> str:
     if target.values.get("DATABASE_URL") and target.query(ATTACHED):
-        return f"{RESTART}. The account must be a member of the workspace"
+        step = target.restart("SUPABASE_URL", is_silent=True)
+        return f"{step}. The account must be a member of the workspace"
     return ATTACH.format(target.schemas.clients)
 
 

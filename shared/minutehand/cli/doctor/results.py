@@ -18,6 +18,8 @@ from minutehand.cli.stage import Stage
 from minutehand.cli.supabase_cli import migration_command
 from minutehand.config import Settings
 from minutehand.install.rewrite import Schemas, rewrite
+from minutehand.local.running import find_launcher
+from minutehand.queue.outbound_http import is_local
 from minutehand.terminal.connection import CommandFailed, Connection
 
 #: Result of a check. `skip` means that the check did not apply.
@@ -78,6 +80,16 @@ def merge(results: Sequence[CheckResult]) -> CheckResult:
     return CheckResult(results[0].verdict, LINE.join(details), LINE.join(fixes) or None)
 
 
+#: Next steps for an address of another server than this machine's `minutehand dev`.
+RESTART_HOSTED = "Project settings → General → Restart project"
+RESTART_CLI = "supabase stop && supabase start  # or correct {}, if another server listens there"
+ADDRESS = (
+    "{}=…  # a reachable address, as in .local/env; or start it by `supabase start`; a hosted one"
+    " may be paused"
+)
+SILENT = "restart `minutehand serve`  # a job that blocks the API's event loop silences it"
+
+
 @dataclass
 class Target:
     """A stack to check. The stack is deployed if it has a `stage`.
@@ -97,6 +109,10 @@ class Target:
     @property
     def migrate(self) -> str:
         """Command line that applies the pending migrations of the stack."""
+        if pid := find_launcher(self.values, "DATABASE_URL"):  # it applies each new migration
+            return (
+                f"minutehand dev  # first stop process {pid}; its output names a failed migration"
+            )
         name = None if self.stage is None else self.stage.name
         return migration_command(self.values.get("SUPABASE_URL", ""), name)
 
@@ -124,6 +140,31 @@ class Target:
         """
         with self.transaction("read only") as owner:
             return owner.execute(rewrite(sql, self.schemas).encode()).fetchall()
+
+    def restart(self, name: str, *, is_silent: bool) -> str:
+        """Return the next step if the server at the address in a setting does not respond.
+
+        Args:
+            name: Name of the setting.
+            is_silent: True if the server accepts connections.
+        """
+        pid = find_launcher(self.values, name)
+        if pid == 0:
+            return "minutehand dev  # it does not run"
+        if pid and is_silent:
+            return f"minutehand dev  # first stop process {pid}, which runs but does not respond"
+        if pid:
+            return (
+                f"minutehand doctor  # in a minute, because `minutehand dev` (process {pid}) starts"
+                " this part; its output has the reason if the part fails"
+            )
+        if not is_silent:
+            return ADDRESS.format(name)
+        if self.stage and name == "API_URL":
+            return f"aws logs tail {self.stage.stack} --since 10m"
+        if name == "API_URL":
+            return SILENT
+        return RESTART_CLI.format(name) if is_local(self.values.get(name, "")) else RESTART_HOSTED
 
     @contextmanager
     def transaction(self, mode: str = "") -> Iterator[psycopg.Connection[tuple[Any, ...]]]:

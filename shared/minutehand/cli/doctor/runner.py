@@ -9,12 +9,13 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from minutehand.cli.doctor import checks, proof  # importing registers the checks
+from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing registers the checks
 from minutehand.cli.doctor.results import CHECKS, Check, CheckResult, Target, fail, skip
 from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
 from minutehand.project import Project
 from minutehand.queue.connection_probe import PARAMETERS, is_invalid_address
+from minutehand.queue.outbound_http import is_local
 from minutehand.terminal.connection import CommandFailed, load_values
 
 #: Environment variables that are used with --stage: the sign-in and the database's address.
@@ -25,11 +26,6 @@ OPTIONAL_CODES = {"missing_setting", "not_signed_in", "workspace_needed"}
 #: Settings whose example values cannot be used as they are.
 EXAMPLES = {"SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY"}
 REJECTED = "the database rejected the query"
-ADDRESS = "{}=…  # a reachable address; `minutehand dev` starts it here, a hosted one may be paused"
-SILENT = (
-    "minutehand workers  # shows when each was last seen; a job that blocks the event loop of a"
-    " worker silences it"
-)
 PASSWORD = (
     "DATABASE_URL=…  # with the password of Project settings → Database, percent-encoded: % is %25"
 )
@@ -111,10 +107,11 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
     except httpx.HTTPError as error:
         url, names = str(error.request.url), ("SUPABASE_URL", "API_URL")
         name = next((n for n in names if url.startswith(target.values.get(n) or "?")), names[0])
-        if isinstance(error, httpx.ReadTimeout):  # the address is reachable
-            fix = SILENT if name == "API_URL" else proof.RESTART
-            return fail(f"{url} accepts connections but does not respond", fix)
-        return fail(f"{url} does not respond ({type(error).__name__})", ADDRESS.format(name))
+        is_silent = isinstance(error, httpx.ReadTimeout)  # the address is reachable
+        problem = f"does not respond ({type(error).__name__})"
+        if is_silent:
+            problem = "accepts connections but does not respond"
+        return fail(f"{url} {problem}", target.restart(name, is_silent=is_silent))
     except psycopg.Error as error:
         message = str(error).strip().splitlines()[0]
         if re.match(RAW_PASSWORD, target.values["DATABASE_URL"]):
@@ -122,11 +119,11 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         if is_invalid_address(error):
             return fail(f"libpq rejects DATABASE_URL: {message}", f"DATABASE_URL=…  # {PARAMETERS}")
         if isinstance(error, psycopg.errors.LockNotAvailable):
-            found = checks.locks(target)
-            if found.verdict in ("ok", "skip"):  # the session may block no one else now
+            locks = checks.locks(target)
+            if locks.verdict in ("ok", "skip"):  # the session may block no one else now
                 again = "minutehand doctor --only locks --only queue"
-                found = fail(f"a lock was not released in time: {message}", again)
-            return replace(found, check="locks")
+                locks = fail(f"a lock was not released in time: {message}", again)
+            return replace(locks, check="locks")
         if not isinstance(error, psycopg.OperationalError):
             return fail(
                 f"{REJECTED}: {message}",
@@ -140,6 +137,7 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
             return fail(f"{full}: {message}", SESSIONS)
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
-        is_local = re.search(r"@(127\.0\.0\.1|localhost)([:/?]|$)", target.values["DATABASE_URL"])
-        fix = proof.RESTART if is_local else CONNECT
+        fix = CONNECT
+        if is_local(target.values["DATABASE_URL"]):
+            fix = target.restart("DATABASE_URL", is_silent="timeout" in message)
         return fail(f"the database does not respond: {message}", fix)
