@@ -368,10 +368,9 @@ export const types = {
   list: async (workspaceId, signal) =>
     (await rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: true }, signal)).types,
   /** Read one job type with its schema, limits, workers and schedules. */
-  get: async (workspaceId, name, signal) => {
-    const named = { p_job_type: name, p_workspace_id: workspaceId };
-    return (await rpc("list_job_types", named, signal)).types[0];
-  },
+  get: async (workspaceId, name, signal) =>
+    (await rpc("list_job_types", { p_workspace_id: workspaceId, p_job_type: name }, signal))
+      .types[0],
 };
 
 const SHARED_MS = 3000;

@@ -25,14 +25,14 @@ export function bucketize({ now, since, step_seconds: step, points }) {
   const types = new Map();
   for (const point of points) {
     const index = Math.round((Date.parse(point.at) / 1000 - from) / step);
-    if (index < 0 || index >= at.length) continue;
+    if (!(index in at)) continue;
     const type = types.get(point.job_type) ?? { jobs: 0, queue: at.map(() => null) };
     types.set(point.job_type, type);
     for (const name of COUNTS) {
-      totals[name][index] += Number(point[name]);
-      sums[name] += Number(point[name]);
+      totals[name][index] += point[name];
+      sums[name] += point[name];
     }
-    type.jobs += Number(point.enqueued) + Number(point.completed) + Number(point.failed);
+    type.jobs += point.enqueued + point.completed + point.failed;
     type.queue[index] = point.queue.p95_ms;
   }
   return { at, step, totals, sums, types };

@@ -70,7 +70,7 @@ export const figure = (name, value, note, isBad = false) =>
   html`<div class="card">
     <p class="muted">${name}</p>
     <p class=${isBad ? "figure-value num problem" : "figure-value num"}>${value}</p>
-    <p class="muted small">${note ?? "\u00a0"}</p>
+    <p class="muted small">${note || "\u00a0"}</p>
   </div>`;
 
 /** Return a name or address in which the browser may break the line between words. */

@@ -34,7 +34,8 @@ export default function Overview({ workspace }) {
     [scope, minutes],
   );
   const explained = useFetch(() => engine.explain(scope), [scope]);
-  for (const read of [stats, explained]) useRefresh(read);
+  useRefresh(stats);
+  useRefresh(explained);
   return html`<div class="page">
     ${pageHead(
       "Overview",
@@ -75,7 +76,13 @@ const listOf = (state, more = "") =>
   html`<a href=${`/jobs?state=${state}${more}`}>${STATES[state].word}</a>`;
 
 function Stats({ stats, range, children }) {
-  const { live, series, failures } = stats;
+  const {
+    live,
+    series,
+    failures,
+    backlog: { oldest_at: oldest },
+    late_since: late,
+  } = stats;
   const [, words] = RANGES[range];
   const since = `&since=${range}`;
   const { at, step, totals, sums, types } = useMemo(() => bucketize(series), [series]);
@@ -84,11 +91,11 @@ function Stats({ stats, range, children }) {
     colour: `--line-${index + 1}`,
     values: type.queue,
   }));
-  const oldest = stats.backlog.oldest_at;
-  const none = live.queued > 0 ? null : "nothing is due";
+  const none = live.queued === 0 && "nothing is due";
   const due = oldest ? html`oldest <${When} at=${oldest} />` : none;
   const lost = sums.lost > 0 ? `, ${number(sums.lost)} lost with a worker` : "";
   return html`
+    ${late && html`<p class="notice stale">Ended jobs are counted until <${When} at=${late} /></p>`}
     <section class="grid-cards" aria-label="Totals">
       ${figure(listOf("queued"), atLeast(live.queued), due)}
       ${figure(listOf("scheduled"), atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}
@@ -142,10 +149,10 @@ const chart = (id, name, { more = 0, ...plot }) =>
 /** Shows the groups of failed jobs with the most jobs. */
 function Failures({ groups }) {
   if (groups.length === 0) return null;
-  const largest = groups.slice(0, MAX_FAILURES);
+  const rows = groups.slice(0, MAX_FAILURES);
   return html`<section class="card" aria-labelledby="h-failures">
     <h2 id="h-failures">Failures</h2>
-    ${table({ label: "Failures", rows: largest, key: failureKey, cards: true }, FAILURE_COLUMNS)}
+    ${table({ label: "Failures", rows, key: failureKey, cards: true }, FAILURE_COLUMNS)}
     <p class="notice"><a href="/jobs?grouped=1">All failures</a></p>
   </section>`;
 }

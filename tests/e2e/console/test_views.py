@@ -638,18 +638,15 @@ def test_the_overview_shows_rates_and_failures(visit: Visit, worker: HandWorker)
     completed, failed = worker.lease(limit=2)
     worker.settle(completed)
     worker.settle(failed, "failed", error={"type": "Boom", "message": "the ledger is closed"})
-
-    def is_counted() -> bool:
-        # do not wait five seconds for the next counts
-        worker.run("update queue.tasks set done_at = '-infinity' where name = 'statistics'")
-        worker.maintain()
-        return bool(worker.rpc("queue_series", p_workspace_id=worker.workspace_id)["points"])
-
-    until(is_counted)
+    until(lambda: worker.rpc("queue_series", p_workspace_id=worker.workspace_id)["points"])
     visitor = visit(ADA, "/overview")
     page = visitor.page
     expect(page.get_by_role("heading", name="Failures")).to_be_visible()
     expect(page.locator(".uplot").first).to_be_visible()
+    late = {"late_since": "2026-01-01"}
+    page.route("**/queue_stats", lambda route: route.fulfill(json=route.fetch().json() | late))
+    page.reload()
+    expect(page.get_by_text("counted until")).to_be_visible()
     check_page(visitor)
 
     click(page, "Pause jobs")
