@@ -19,11 +19,10 @@ from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
 from tests.e2e.live.wire import Wire
-from tests.integration.stack.test_dying import children
 from tests.support.engine import Json, piece
 from tests.support.paths import ROOT
 from tests.support.patience import until
-from tests.support.stacks import RunningStack
+from tests.support.stacks import RunningStack, children
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -17,10 +17,9 @@ import psycopg
 import pytest
 
 from tests.integration.serve.test_serve import served
-from tests.integration.stack.test_dying import children
 from tests.support.engine import ACME, Json
 from tests.support.patience import responds, until
-from tests.support.stacks import RunningStack
+from tests.support.stacks import RunningStack, children
 
 pytestmark = pytest.mark.weekly(only=True)
 

@@ -26,7 +26,7 @@ def test_a_part_that_is_killed_comes_back_and_the_stack_says_so(
     The part is killed again before it is ready.
     """
     before = len(output_of(stack))
-    victims = []
+    victims: list[psutil.Process] = []
     for _ in range(2):
         until(lambda: children(stack).get(part) not in (None, *victims))
         victims.append(children(stack)[part])
