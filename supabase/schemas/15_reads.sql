@@ -1713,8 +1713,9 @@ from (
       (
         '{locked, open_transaction, blocking_session}',
         '[Check whether these triggers of jobs or logs take long: {triggers}.|Wait for the end '
-          'of {call}, which it runs.|End that session if no one needs it: `select '
-          'pg_terminate_backend({pid})`.]',
+          'of {call}, which it runs.|In the code of job {owner}, commit that session before '
+          '{owner_call}. To end the attempt of that job: `select pg_terminate_backend({pid})`.|End '
+          'that session if no one needs it: `select pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
@@ -3670,24 +3671,52 @@ $$;
 -- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
 -- the holder is a job of another workspace, only operators and the service learn which job it is.
 
+-- Return the running job whose processor opened a database session, and the call that the processor
+-- runs, as text. All leases are read, unless a session has locked a table of the engine.
+create function queue.session_owner(p_pid integer)
+returns table (owner uuid, owner_call text)
+language plpgsql stable
+set search_path = ''
+as $$ -- plpgsql, because queue.table_locks is created later
+begin
+  if exists (select from queue.table_locks() as l where l.mode = 'AccessExclusiveLock') then
+    return;
+  end if;
+  return query
+    select l.job_id, coalesce('the call at ' || (l.pulse ->> 'place'), 'its next call')
+    from queue.leases as l
+    where l.pulse -> 'pid' = to_jsonb(p_pid) or l.pulse -> 'own_pids' @> to_jsonb(p_pid)
+    limit 1;
+end;
+$$;
+
 -- Return the function of the queue that a database session is running, or COMMIT, which runs
--- deferred triggers, the same with the event for which it waits, as text, and queue.own_triggers().
--- All are null if the session runs neither. No one should end such a session.
+-- deferred triggers, and queue.own_triggers(). If the session runs neither, return its
+-- queue.session_owner. `work` is the same as text. Return no row for a session of neither kind.
 create function queue.session_work(p_pid integer)
-returns table (call text, work text, triggers text)
+returns table (call text, work text, triggers text, owner uuid, owner_call text)
 language sql stable
 set search_path = ''
 as $$
 select
   c.call,
-  'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''),
-  queue.own_triggers()
+  coalesce(
+    'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''),
+    format('The session with pid %s belongs to job %s', a.pid, o.owner)
+  ),
+  case when c.call is not null then queue.own_triggers() end,
+  o.*
 from pg_catalog.pg_stat_activity as a
-cross join lateral substring(
-  a.query from '^(?:COMMIT|commit)\M|\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|'
-    'cancel)_jobs?|emit_event|erase_person|register_job_types|run_maintenance|tick_finished)\M'
+cross join lateral (
+  values (case
+    when a.state = 'active' then substring(
+      a.query from '^(?:COMMIT|commit)\M|\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|'
+        'cancel)_jobs?|emit_event|erase_person|register_job_types|run_maintenance|tick_finished)\M'
+    )
+  end)
 ) as c (call)
-where a.pid = p_pid and a.state = 'active' and c.call is not null
+left join lateral queue.session_owner(a.pid) as o on c.call is null
+where a.pid = p_pid and num_nonnulls(c.call, o.owner) > 0
 $$;
 
 -- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
@@ -3704,6 +3733,8 @@ returns table (
   call text,
   work text,
   triggers text,
+  owner uuid,
+  owner_call text,
   locker integer
 )
 language sql stable
@@ -4329,6 +4360,16 @@ begin
       v_found,
       '{data}',
       (v_found -> 'data') - '{code,stack,triggers}'::text[]
+    );
+  end if;
+  if not p_is_open and v_found #>> '{data,owner}' <> '' and not exists (
+    select from queue.leases as l
+    where l.job_id = (v_found #>> '{data,owner}')::uuid and l.workspace_id = p_job.workspace_id
+  ) then
+    v_found := v_found || jsonb_build_object(
+      'data',
+      (v_found -> 'data') - '{work,owner,owner_call}'::text[]
+        || '{"call": "a job of another workspace"}'
     );
   end if;
   if not p_is_open then -- hide the names of others from members

@@ -621,7 +621,9 @@ select
     'began_at', h.xact_start,
     'call', max(k.call),
     'work', max(k.work),
-    'triggers', max(k.triggers)
+    'triggers', max(k.triggers),
+    'owner', max(k.owner::text),
+    'owner_call', max(k.owner_call)
   )
 from (
   (
@@ -965,7 +967,9 @@ begin
           'pid', o.pid,
           'call', w.call,
           'work', w.work,
-          'triggers', w.triggers
+          'triggers', w.triggers,
+          'owner', w.owner,
+          'owner_call', w.owner_call
         )
       from (
         select

@@ -1069,7 +1069,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
     Members of a workspace do not see the session's application name.
     """
     delayed = engine.enqueue(delay_seconds=5)
-    runs, _ = engine.start()
+    runs, lease = engine.start()
     with engine.open_transaction() as session:
         lock = "select from public.jobs where id = any (%s::uuid[]) for update"
         session.run("set local application_name = 'psql on a foreign host'")
@@ -1112,6 +1112,18 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         session.run("select from public.jobs where id = %s for key share", runs)
         engine.advance(10)
         assert reason(engine, runs) == "running"
+
+        # The processor of the job has opened the session.
+        session.run("rollback; begin")
+        pulse = PULSE | {"pid": 1, "own_pids": [pid]}
+        engine.report(lease, pulse=pulse, lease_seconds=900)
+        session.run(lock, [runs, delayed])
+        engine.advance(100)
+        found = engine.findings()["open_transaction"]
+        for said in (engine.explain(runs), engine.explain(delayed), ada.explain(runs), found):
+            assert f" The session with pid {pid} belongs to job {runs}." in said["sentence"]
+            assert remedy(said).startswith(f"In the code of job {runs}, commit that session before")
+            assert "no one needs it" not in str(said)
 
 
 def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
