@@ -1659,8 +1659,8 @@ from (
     values
       (
         '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
-          rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died,
-          silent_worker}'::text[],
+          rate_limited, passed_over, running, cancelling, lease_expired, worker_died,
+          silent_worker, delayed}'::text[],
         '[All worker keys were revoked at {revoked_at}|The key of worker {worker_id} was revoked '
           'at {key_revoked_at}]. Set `SUPABASE_WORKER_KEY` of the workers to a new key:',
         'token worker',
@@ -1689,8 +1689,8 @@ from (
       ),
       (
         '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
-          rate_limited, due, passed_over, running, cancelling, lease_expired, worker_died,
-          silent_worker, sleeping, scheduled, snoozed}',
+          rate_limited, passed_over, running, cancelling, lease_expired, worker_died,
+          silent_worker, delayed}',
         'No job can start or end, because the database rejects writes{is_read_only}. See how to '
           'end this:',
         'status',
@@ -3137,6 +3137,89 @@ where t.tgrelid in ('public.jobs'::regclass, 'public.job_logs'::regclass)
   and f.pronamespace <> 'queue'::regnamespace
 $$;
 
+-- Return the reason why no job of the type, queue and workspace of p_job can start, for example a
+-- pause. Return null if there is none.
+create function queue.explain_stopped(
+  p_job public.jobs,
+  p_alive queue.workers[],
+  p_now timestamptz
+)
+returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_refusal constant text := (
+    select t.refusal
+    from queue.job_types as t
+    where t.job_type = p_job.job_type
+  );
+  v_nearest text;
+  v_found record;
+begin
+  select * into v_found
+  from queue.pauses as p
+  where (p.kind, p.name) in (
+    ('job_type', p_job.job_type),
+    ('queue', p_job.queue),
+    ('workspace', p_job.workspace_id::text),
+    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)
+  )
+  order by p.kind
+  limit 1;
+  if p_job.lane = 0 then
+    v_nearest := queue.nearest_type(p_job.job_type);
+  end if;
+  return case
+    when p_job.lane = 0 then jsonb_build_object(
+      'reason', 'no_processor',
+      'cause', v_refusal,
+      'data', jsonb_build_object(
+        'refusal', v_refusal,
+        'unpublished', p_job.job_type,
+        'nearest', v_nearest,
+        'is_near', left(v_nearest, 0)
+      )
+    )
+    when found then jsonb_build_object(
+      'reason', v_found.kind || '_paused',
+      'data', to_jsonb(v_found),
+      'since', v_found.paused_at,
+      'cause', v_found.reason
+    )
+    when p_alive = '{}' then jsonb_build_object('reason', 'no_worker')
+    else (
+      select case
+        when s.unserved then jsonb_build_object(
+          'reason', 'no_processor',
+          'cause', v_refusal,
+          'data', jsonb_build_object(
+            'refusal', v_refusal,
+            'key_expired_at', queue.key_expired_at(p_job.job_type),
+            'not_served', case when s.in_other_queues then p_job.queue end
+          ) || coalesce(
+            (
+              select jsonb_build_object(
+                'once_served', p_job.job_type,
+                'last_worker', w.worker_id,
+                'last_seen', queue.called_at(w),
+                'process_end', queue.process_end(w.evidence)
+              )
+              from queue.workers as w
+              where p_job.job_type = any (w.job_types) and not s.in_other_queues
+              order by w.seen_at desc
+              limit 1
+            ),
+            '{}'
+          )
+        )
+      end
+      from queue.is_unserved(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
+    )
+  end;
+end;
+$$;
+
 -- Return the reason why a job has not started. A job cannot start if for example it has ended,
 -- runs, waits or is delayed, if a trigger of the project rejects a change of its row, if its type
 -- is paused, or if no worker serves its type. For a job that may start, queue.explain_ready returns
@@ -3164,8 +3247,6 @@ declare
   v_wait jsonb;
   v_early_deadline timestamptz; -- null unless the deadline precedes the next run
   v_postponed jsonb; -- null if no later enqueue has changed the job's time
-  v_refusal text;
-  v_nearest text;
   v_found record;
 begin
   if p_job.finished_at is not null then
@@ -3347,72 +3428,10 @@ begin
       end
     );
   end if;
-  v_refusal := (
-    select t.refusal
-    from queue.job_types as t
-    where t.job_type = p_job.job_type
+  return coalesce(
+    queue.explain_stopped(p_job, p_alive, p_now),
+    queue.explain_ready(p_job, p_alive, p_now)
   );
-  select * into v_found
-  from queue.pauses as p
-  where (p.kind, p.name) in (
-    ('job_type', p_job.job_type),
-    ('queue', p_job.queue),
-    ('workspace', p_job.workspace_id::text),
-    ('workspace_type', p_job.workspace_id || '/' || p_job.job_type)
-  )
-  order by p.kind
-  limit 1;
-  if p_job.lane = 0 then
-    v_nearest := queue.nearest_type(p_job.job_type);
-  end if;
-  return case
-    when p_job.lane = 0 then jsonb_build_object(
-      'reason', 'no_processor',
-      'cause', v_refusal,
-      'data', jsonb_build_object(
-        'refusal', v_refusal,
-        'unpublished', p_job.job_type,
-        'nearest', v_nearest,
-        'is_near', left(v_nearest, 0)
-      )
-    )
-    when found then jsonb_build_object(
-      'reason', v_found.kind || '_paused',
-      'data', to_jsonb(v_found),
-      'since', v_found.paused_at,
-      'cause', v_found.reason
-    )
-    when p_alive = '{}' then jsonb_build_object('reason', 'no_worker')
-    else (
-      select case
-        when s.unserved then jsonb_build_object(
-          'reason', 'no_processor',
-          'cause', v_refusal,
-          'data', jsonb_build_object(
-            'refusal', v_refusal,
-            'key_expired_at', queue.key_expired_at(p_job.job_type),
-            'not_served', case when s.in_other_queues then p_job.queue end
-          ) || coalesce(
-            (
-              select jsonb_build_object(
-                'once_served', p_job.job_type,
-                'last_worker', w.worker_id,
-                'last_seen', queue.called_at(w),
-                'process_end', queue.process_end(w.evidence)
-              )
-              from queue.workers as w
-              where p_job.job_type = any (w.job_types) and not s.in_other_queues
-              order by w.seen_at desc
-              limit 1
-            ),
-            '{}'
-          )
-        )
-        else queue.explain_ready(p_job, p_alive, p_now)
-      end
-      from queue.is_unserved(array[p_job.job_type], array[p_job.queue], p_alive, p_now) as s
-    )
-  end;
 end;
 $$;
 
@@ -4260,6 +4279,7 @@ declare
   v_abandoned jsonb; -- the worker and the location of a stopped processor that still runs
   v_left jsonb; -- the sentence and the advice about this processor
   v_more jsonb; -- advice without which waiting does not help
+  v_stopper jsonb; -- the reason that will keep a delayed job from starting when it is due
 begin
   v_found := case
     when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
@@ -4345,9 +4365,10 @@ begin
     end
   ) || v_found;
   v_revoked_at := case
-    when p_job.status in ('pending', 'processing') then queue.revoked_for(case
-      when v_found ->> 'reason' <> 'no_worker' then p_job.job_type
-    end)
+    when p_job.status in ('pending', 'processing') or v_found ->> 'reason' = 'sleeping'
+      then queue.revoked_for(
+        case when v_found ->> 'reason' <> 'no_worker' then p_job.job_type end
+      )
   end;
   if v_revoked_at is not null then
     v_found := jsonb_set(v_found, '{data,revoked_at}', to_jsonb(v_revoked_at));
@@ -4388,6 +4409,39 @@ begin
       end
     );
   end if;
+  if v_found ->> 'reason' in ('scheduled', 'snoozed', 'backing_off', 'sleeping', 'due') then
+    v_stopper := coalesce(
+      queue.explain_stopped(p_job, p_alive, p_now),
+      (
+        select case
+          when p_is_open then jsonb_build_object(
+            'reason', 'missing_right',
+            'data', jsonb_build_object('right', r.lacked)
+          )
+          else '{"reason": "workers_lack_right", "data": {"is_idle": ""}}'
+        end
+        from queue.lacked_right('public.lease_jobs') as r (lacked)
+        where r.lacked is not null
+      )
+    );
+    v_more := queue.render_guidance('delayed', v_found -> 'data') -> 'next';
+    if v_stopper is not null then
+      v_stopper := queue.render_guidance(
+        v_stopper ->> 'reason',
+        queue.names_of(p_job, null)
+          || jsonb_build_object(
+            'job_id', p_job.id,
+            'since', case when v_stopper ->> 'reason' = 'no_worker' then queue.last_call() end,
+            'which', case when p_is_open then p_job.workspace_id end
+          )
+          || jsonb_strip_nulls(coalesce(v_stopper -> 'data', '{}'))
+      );
+      v_more := v_more || (v_stopper -> 'next');
+    end if;
+    if v_more <> '[]' then -- the time of its start is unknown
+      v_found := v_found || '{"estimated_start_at": null}';
+    end if;
+  end if;
   v_held := queue.held_by(p_job, v_found, p_now, p_is_open);
   v_left := queue.render_guidance(
     'abandoned',
@@ -4401,7 +4455,8 @@ begin
     ))
     from queue.stops_of(p_job) as s
   );
-  v_more := (v_left -> 'next')
+  v_more := coalesce(v_more, '[]')
+    || (v_left -> 'next')
     || (v_recursion -> 'next')
     || coalesce(v_stopped -> 'next', '[]')
     || case
@@ -4467,6 +4522,7 @@ begin
       ),
       v_left ->> 'sentence',
       v_found ->> 'sentence',
+      v_stopper ->> 'sentence',
       queue.render_guidance('deadline', v_found -> 'data') ->> 'sentence',
       case
         when v_found ->> 'reason' ~ '(_limit|^rate_limited|^no_slot|^behind_others)$'

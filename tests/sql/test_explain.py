@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from tests.contract.observed import later, refused
 from tests.support.engine import (
     ACME,
+    ADA,
     ERROR,
     EVE,
     GLOBEX,
@@ -409,7 +410,10 @@ def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
         worker.lease_one()
     due = engine.enqueue(delay_seconds=1)
     engine.advance(2)
-    ids = [runs, due, *engine.enqueue_many(2)]
+    asleep = engine.enqueue(priority=1)
+    with engine.as_role("job_worker") as worker:
+        worker.suspend(worker.lease_one(limit=1), kind="sleep", until=later(engine, 60))
+    ids = [runs, due, asleep, *engine.enqueue_many(2)]
     now = engine.now()
 
     for grace, is_revoked in ((60, False), (0, True)):
@@ -500,6 +504,7 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
     engine: Engine,
 ) -> None:
     """Its explanation would otherwise only promise a start that never comes."""
+    engine.lease(1)
     options: dict[str, Any] = {"unique": {"key": "k"}, "debounce_seconds": 60}
     job_id = engine.enqueue(**options)
     assert remedy(engine.explain(job_id)) == "Run it now."
@@ -520,6 +525,52 @@ def test_a_scheduled_job_that_is_postponed_or_fails_before_its_time_is_named(
         assert ("It fails if it has not ended at" in said["sentence"]) == is_late
         assert ("It fails then." in remedy(said)) == is_late
         assert (said["estimated_start_at"] is None) == is_late
+
+
+def test_what_will_hold_a_delayed_job_is_named_before_the_job_is_due(engine: Engine) -> None:
+    """Otherwise the explanation would promise a start at a time that no worker keeps."""
+    asleep = engine.enqueue()
+    engine.suspend(engine.lease_one(), kind="sleep", until=later(engine, 60))
+    retrying, lease = engine.start()
+    engine.settle(lease, "retry", error=ERROR, retry_after_seconds=60)
+    due = engine.enqueue(delay_seconds=1)
+    ids = [asleep, retrying, engine.enqueue(delay_seconds=60), due]
+    engine.advance(2)
+    assert all(engine.explain(each)["estimated_start_at"] for each in ids[:3])
+    right = "grant execute on function public.lease_jobs(jsonb) to job_worker"
+    for change, sentence, steps in (
+        (
+            "revoke execute on function public.lease_jobs from job_worker",
+            " lack a right",
+            [f"Grant the right: `{right}`.", "Notify the operator of the service, whose"],
+        ),
+        (
+            'select pause_jobs(\'{"kind": "queue", "name": "default"}\')',
+            "The queue default has been paused since ",
+            ["An operator can resume the queue."] * 2,
+        ),
+        ("delete from queue.workers", "No call of a worker has completed", ["If none runs"] * 2),
+        (
+            "update queue.workers set job_types = '{other}';"
+            " update queue.job_types set registered_at = '-infinity'",
+            "No running worker serves the job type work",
+            ["Write `@processor"] * 2,
+        ),
+    ):
+        with engine.undone():
+            engine.run(change)
+            with engine.connection.transaction():
+                shown = [(steps[0], engine.explain(each)) for each in ids]
+            with engine.connection.transaction(force_rollback=True):
+                engine.run("set local role authenticated")
+                claims = "select set_config('request.jwt.claims', %s, true)"
+                engine.run(claims, json.dumps({"role": "authenticated", "sub": ADA}))
+                shown += [(steps[1], engine.explain(each)) for each in ids]
+        for step, said in shown:
+            assert sentence in said["sentence"]
+            assert remedy(said).startswith(step)
+            assert "wait" not in {each["kind"] for each in said["next"]}
+            assert said["estimated_start_at"] is None
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
