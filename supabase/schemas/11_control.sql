@@ -406,7 +406,10 @@ begin
       s.job_id,
       s.name,
       s.value,
-      j.error_data #> '{data,failed}' ? (s.value ->> 'id') as is_cause,
+      coalesce( -- errors of before 0.5.11 have only the ids of up to 100 children
+        s.name = j.error_data #>> '{data,wait}',
+        j.error_data #> '{data,failed}' ? (s.value ->> 'id')
+      ) as is_cause,
       c.*
     from public.jobs as j
     join queue.steps as s on s.job_id = j.id

@@ -235,7 +235,7 @@ async def test_children_are_spawned_once_and_their_results_come_in_order() -> No
     response = await test.run()
 
     assert response.error is not None
-    failed = {"failed": [test._ids["map:last:spawn"][0]]}
+    failed = {"wait": "map:last:ended", "failed": [test._ids["map:last:spawn"][0]]}
     assert (response.outcome, response.error.data) == ("failed", failed)
 
 

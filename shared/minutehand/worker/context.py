@@ -98,7 +98,7 @@ class ChildrenFailed(ProcessorError):
             f"{len(self.failed)} child job(s) of {name!r} did not complete; the first, {first.id}, "
             f"is {first.status}: {first.error_message or 'no message'}",
             retryable=False,
-            data={"failed": [child.id for child in self.failed[:100]]},
+            data={"wait": name, "failed": [child.id for child in self.failed[:100]]},
         )
 
 
