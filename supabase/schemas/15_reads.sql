@@ -1767,6 +1767,7 @@ from (
       'retry {job_id}',
       null
     ),
+    ('cancelled', null, 'Retry the job if it should run after all.', 'retry {job_id}', null),
     (
       'failed',
       'It failed at {finished_at}, because it had not started by its deadline, {deadline_at}. The '

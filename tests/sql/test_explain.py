@@ -85,6 +85,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     engine.maintain()
     assert reason(engine, job_id) == "cancelled"
     assert ada.sentence(job_id).endswith(by_ada)
+    assert remedy_command(ada.explain(job_id)) == f"minutehand retry {job_id}"
     parent = engine.enqueue()
     child = engine.enqueue(parent_id=parent)
     with ada.as_role("authenticated", sub=EVE, app_metadata={"minutehand_operator": True}) as eve:
