@@ -2966,6 +2966,7 @@ begin
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
         'kept', case
+          when not p.is_silent then null
           when exists (select from queue.steps as f where f.job_id = p_job.id)
             then ' Finished steps are kept.'
           else ''

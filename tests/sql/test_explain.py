@@ -1555,7 +1555,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     engine.report(lease, pulse=pulse)
     said = engine.explain(hangs)
     assert "last seen at all.py:134" in said["sentence"]
-    assert said["next"][0]["kind"] == "none"
+    assert (said["next"][0]["kind"], said["data"]["kept"]) == ("none", None)
     for _ in range(12):  # an unchanged line of code is not sent again
         engine.advance(20)
         engine.report(lease)
