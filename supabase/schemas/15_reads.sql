@@ -5053,7 +5053,13 @@ from (
   select
     sum(s.jobs) as jobs,
     bool_or(s.jobs >= 1000) as more,
-    min(coalesce(s.oldest_at, (s.said #>> '{held_by,since}')::timestamptz)) as since,
+    min(coalesce(
+      s.oldest_at,
+      case s.said #>> '{held_by,kind}' -- the holder of a key changes while its jobs wait
+        when 'key' then greatest((s.j).updated_at, (s.j).next_retry_at, (s.j).scheduled_for)
+        else (s.said #>> '{held_by,since}')::timestamptz
+      end
+    )) as since,
     (array_agg(s.said))[1] as said,
     array_agg(distinct (s.j).job_type) as job_types,
     array_agg(distinct (s.j).concurrency_key)

@@ -160,6 +160,19 @@ def test_a_limit_that_is_used_up_is_named(
     assert remedy_command(late) == f"minutehand retry {waits}"
 
 
+@pytest.mark.parametrize("limit", ["key_concurrency", "max_concurrency"])
+def test_jobs_wait_for_a_limit_since_before_its_present_holder(engine: Engine, limit: str) -> None:
+    engine.register("work", **{limit: 1})
+    engine.enqueue_many(3, concurrency_key="k")
+    enqueued_at = engine.now()
+    for _ in range(2):
+        leases = engine.lease(1)
+        engine.advance(20)
+        [holder] = engine.overview(ACME)["holders"]
+        engine.complete(leases)
+        assert datetime.fromisoformat(holder["since"]) < enqueued_at
+
+
 def test_a_missed_start_names_what_held_the_job(engine: Engine) -> None:
     """A deadline and a latest start may pass during a pause, or while no worker runs.
 
