@@ -4463,7 +4463,7 @@ begin
     || coalesce(v_stopped -> 'next', '[]')
     || case
       when v_found ->> 'reason' in ('failed', 'backing_off')
-        then queue.one_worker_advice(array[p_job.id], p_job.started_at)
+        then queue.one_worker_advice(array[p_job.id], p_job.started_at, p_alive)
       else '[]'
     end;
   v_found := v_found || queue.render_guidance(

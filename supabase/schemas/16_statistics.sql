@@ -1125,7 +1125,12 @@ $$;
 -- still runs, and another worker has completed a job of the type since p_since. Fewer than three
 -- attempts count only if the versions of both workers differ. The jobs p_ids are of one workspace,
 -- type and error. Of the first 20 jobs, the newest few attempts are read.
-create function queue.one_worker_advice(p_ids uuid[], p_since timestamptz)
+-- p_alive: Live workers, from queue.live_workers, which a caller reads once for all groups.
+create function queue.one_worker_advice(
+  p_ids uuid[],
+  p_since timestamptz,
+  p_alive queue.workers[]
+)
 returns jsonb
 language sql stable
 set search_path = ''
@@ -1154,11 +1159,9 @@ select coalesce(
         ) as t
         having min(t.worker) = max(t.worker)
       ) as a
-      join queue.workers as w on w.worker = a.worker
-      where j.id = any (p_ids[:20])
-        and w.ended_at is null
-        and w.seen_at > queue.clock() - interval '3 minutes'
-      group by 1, 2, w.worker
+      join unnest(p_alive) as w on w.worker = a.worker
+      where j.id = any (p_ids[:20]) and w.ended_at is null
+      group by 1, 2, w.worker, w.worker_id, w.version
       having count(*) = least(20, cardinality(p_ids))
     ) as f
     cross join lateral (
@@ -1366,7 +1369,11 @@ select
         when min(r.least_allowed) = max(r.most_allowed) then max(r.most_allowed)
       end
     ),
-    'advice', queue.one_worker_advice(min(r.job_ids), min(r.since))
+    'advice', queue.one_worker_advice(
+      min(r.job_ids),
+      min(r.since),
+      (select array_agg(w::queue.workers) from alive as w)
+    )
       || queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
     'attention', jsonb_agg(
       to_jsonb(r) - '{next_at,last_at,is_due,fewest,most,least_allowed,most_allowed}'::text[]
@@ -1921,7 +1928,8 @@ $$;
 -- Return the jobs that failed for good in the last hour, grouped by workspace, type and error, as
 -- the key `attention` of public.explain_queue has them. Only the newest 200 failed jobs of a
 -- workspace are read. For all workspaces, 1,000 failed jobs of the 50 workspaces in which the last
--- jobs failed are read. Each group has the advice for the error of its newest job.
+-- jobs failed are read. Each group has the advice for the error of its newest job. `since` is the
+-- time of the first attempt with the error, of the three jobs of the group that started first.
 create function queue.recent_failures(p_workspace_id uuid, p_now timestamptz)
 returns jsonb
 language sql stable
@@ -1946,14 +1954,17 @@ with workspaces as (
     order by max(s.at) desc, 1
     limit 50
   )
+),
+alive as materialized (
+  select queue.live_workers(p_now) as workers
 )
 select coalesce(
   jsonb_agg(
-    to_jsonb(g) || jsonb_build_object(
-
-        'next', queue.one_worker_advice(g.job_ids, g.since)
-          || queue.error_advice(g.job_ids[1], g.jobs)
-      )
+    to_jsonb(g) - 'first_ids' || jsonb_build_object(
+      'since', f.since,
+      'next', queue.one_worker_advice(g.job_ids, f.since, (select a.workers from alive as a))
+        || queue.error_advice(g.job_ids[1], g.jobs)
+    )
     order by g.last_at desc
   ),
   '[]'
@@ -1966,6 +1977,7 @@ from (
     count(*) as jobs,
     bool_or(d.more) as more,
     (array_agg(j.id order by j.id desc))[:200] as job_ids,
+    (array_agg(j.id order by j.started_at, j.id))[:3] as first_ids,
     min(j.finished_at) as since,
     max(j.finished_at) as last_at,
     queue.fingerprint(j.error_message, j.error_data) as print,
@@ -1996,6 +2008,12 @@ from (
   order by last_at desc
   limit 50 -- limits the response
 ) as g
+cross join lateral (
+  select least(g.since, min(a.ended_at)) as since
+  from queue.attempts as a
+  where a.job_id = any (g.first_ids)
+    and queue.fingerprint(a.error_message, a.error_data) = g.print
+) as f
 $$;
 
 create function public.explain_queue(p_workspace_id uuid default null)

@@ -8,7 +8,7 @@ import random
 import re
 import string
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -707,6 +707,16 @@ def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> Non
     engine.retry(ids[0])
     [_, group] = engine.overview(ACME)["attention"]
     assert group["job_ids"] == ids[1:]
+    engine.complete(engine.lease(1))
+    late, lease = engine.start()
+    started_at = engine.now()
+    engine.settle(lease, "retry", error={"type": "Late"})
+    engine.advance(900)
+    engine.settle(engine.lease_one(), "failed", error={"type": "Late"})
+    group = engine.overview(ACME)["attention"][0]
+    assert (group["error"], group["job_ids"]) == ("Late: no reason given", [late])
+    first = datetime.fromisoformat(group["since"])  # attempt with the error
+    assert started_at < first < started_at + timedelta(seconds=60)
     engine.advance(3600)
     engine.lease_call(0)
     kinds = {one["kind"] for one in engine.overview(ACME)["attention"]}
@@ -735,6 +745,13 @@ def test_an_error_of_one_worker_beside_another_that_completes_jobs_is_named(engi
     engine.enqueue()
     engine.complete(engine.lease(1, worker="w2"))
     assert "error of 20 of the jobs: 20, all on worker w1" in str(engine.overview(ACME))
+    _, lease = engine.start()
+    engine.report(lease, lease_seconds=900)
+    for is_named in (True, False):  # until its renewal is overdue
+        engine.advance(200)
+        failed = [one for one in engine.overview(ACME)["attention"] if one["kind"] == "failed"]
+        assert ("all on worker w1" in str(failed)) is is_named
+    engine.lease_call(0, worker="w1")
     engine.run("update queue.workers set ended_at = queue.clock() where worker_id = 'w1'")
     assert "on worker w1" not in str([engine.explain(last), engine.overview(ACME)])
 
