@@ -85,11 +85,14 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
     Until then, the webhook shows the reason.
     """
     subscribe(engine, "job.created")
+    engine.run("update queue.webhooks set last_status = 200")
     change = "update queue.job_types set payload_schema = %s where job_type = 'webhook_delivery'"
     engine.run(change, '{"required": ["never"]}')
     job_id = engine.enqueue()
     read_feed(engine)
-    assert "never" in shown(engine)["last_answer"]
+    found = shown(engine)
+    assert re.match("no delivery could be enqueued: .*never", found["last_answer"])
+    assert found["last_status"] is None  # of an earlier delivery
 
     engine.run(change, None)
     with engine.open_transaction("select from queue.webhooks for update"):

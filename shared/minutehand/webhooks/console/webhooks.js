@@ -103,7 +103,7 @@ export default function Webhooks({ workspace }) {
           <p class="muted small">${one.event_types?.join(", ") ?? "all events"}</p>`,
       ),
       column(
-        "Last answer",
+        "Last result",
         "wrap wide",
         (one) => html`
           ${one.last_status && html`<span class="num strong">${one.last_status}</span> `}

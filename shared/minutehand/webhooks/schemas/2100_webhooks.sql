@@ -228,7 +228,9 @@ begin
       v_done := v_done + v_made;
     exception when others then
       update queue.webhooks
-      set last_answer = left(sqlerrm, 500)
+      set
+        last_status = null, -- the endpoint has not answered this
+        last_answer = left('no delivery could be enqueued: ' || sqlerrm, 500)
       where id = v_id;
     end;
   end loop;
