@@ -1817,8 +1817,17 @@ from (
     (
       'failed:payload',
       null,
-      'Retry the job with a payload that fits the type, or give new fields of the type a default. '
-        'If the worker is older than the payload, deploy the worker.',
+      '[Worker {older_worker} is older than the payload, whose version is {version}|Worker '
+        '{other_worker} ({other_code}) does not run the newest deploy of the type, commit '
+        '{newest_commit}]. Deploy the newest code there, or stop it. Then retry the job.',
+      'retry {job_id}',
+      '/types/{job_type}'
+    ),
+    (
+      'failed:payload',
+      null,
+      'Retry the job with a payload that fits the type, or give new fields of the type a '
+        'default{is_of_newest}. If the worker is older than the payload, deploy the worker.',
       'retry {job_id} --payload @payload.json',
       null
     ),
@@ -4673,8 +4682,13 @@ select jsonb_build_object(
   'type_version', (
     select t.schema_version
     from queue.job_types as t
-    where t.job_type = p_job.job_type and t.schema_version <> p_job.schema_version
+    where t.job_type = p_job.job_type and t.schema_version > p_job.schema_version
   ),
+  'older_worker', case when w.is_older then w.worker_id end,
+  'other_worker', case when not w.is_newest then w.worker_id end,
+  'other_code', w.version,
+  'newest_commit', left(w."commit", 9),
+  'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
   'child', c.id,
   'cause_type', coalesce(c.job_type, 'the child'),
   'holder', p_held #> '{holder,job_id}',
@@ -4700,6 +4714,24 @@ from (
   end as id
 ) as b
 left join public.jobs as c on c.id = b.id
+left join lateral ( -- the worker that rejected the payload
+  select
+    o.worker_id,
+    o.version,
+    t."commit",
+    -- a worker names the problems of a payload, unless the payload has a newer version
+    p_job.error_data #> '{data,problems}' = '[]' as is_older,
+    case -- the code of a worker that was not deployed is unknown
+      when o.version ~ '[+]'
+        then o.version like '%+' || left(t."commit", 9) or t.deployed_at > a.leased_at
+    end as is_newest
+  from queue.attempts as a
+  join queue.workers as o on o.worker = a.worker
+  join queue.job_types as t on t.job_type = p_job.job_type
+  where a.job_id = p_job.id and p_job.error_data ->> 'type' = 'PayloadRejected'
+  order by a.fence desc
+  limit 1
+) as w on true
 cross join lateral substring(
   p_job.error_message
   from '\m(?:permission denied for|policy for) '

@@ -1387,6 +1387,22 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
     error = {"type": "PayloadRejected", "message": "x", "data": {"problems": problems}}
     engine.settle(lease, "failed", error=error)
     assert engine.explain(fails)["cause"] == "iban.0: too long; wrong"
+    assert "with a payload that fits the type" in remedy(engine.explain(fails))
+    engine.run("update queue.workers set version = '1+0ld'")
+    newest = {"job_type": "work", "commit": "newest", "deployed_at": "2026-01-01T00:00:00Z"}
+    engine.rpc("register_job_types", p_types=[newest])
+    stale = engine.explain(fails)
+    error["data"] = {"problems": []}
+    behind, lease = engine.start()
+    engine.settle(lease, "failed", error=error)
+    for said, words in (
+        (stale, "(1+0ld) does not run the newest deploy of the type, commit newest."),
+        (engine.explain(behind), "is older than the payload, whose version is 1."),
+    ):
+        assert remedy(said) == (
+            f"Worker w1 {words} Deploy the newest code there, or stop it. Then retry the job."
+        )
+        assert "that fits the type" not in str(said["next"])
 
     # the first line is that of a task group's error
     for line, text, cause in ((1, "e", None), (2, "e", "E: e"), (2, "E", "E")):
