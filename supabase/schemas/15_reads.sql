@@ -1658,9 +1658,9 @@ from (
   from (
     values
       (
-        '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
-          rate_limited, passed_over, running, cancelling, lease_expired, worker_died,
-          silent_worker, delayed}'::text[],
+        '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line,
+          passed_over, running, cancelling, lease_expired, worker_died, silent_worker,
+          delayed}'::text[],
         '[All worker keys were revoked at {revoked_at}|The key of worker {worker_id} was revoked '
           'at {key_revoked_at}]. Set `SUPABASE_WORKER_KEY` of the workers to a new key:',
         'token worker',
@@ -1688,9 +1688,9 @@ from (
         '/jobs/{holder}'
       ),
       (
-        '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line, suspect,
-          rate_limited, passed_over, running, cancelling, lease_expired, worker_died,
-          silent_worker, delayed}',
+        '{no_worker, no_processor, not_leased, next_in_line, behind_others, long_line,
+          passed_over, running, cancelling, lease_expired, worker_died, silent_worker,
+          delayed}',
         'No job can start or end, because the database rejects writes{is_read_only}. See how to '
           'end this:',
         'status',
@@ -4290,7 +4290,7 @@ declare
   v_abandoned jsonb; -- the worker and the location of a stopped processor that still runs
   v_left jsonb; -- the sentence and the advice about this processor
   v_more jsonb; -- advice without which waiting does not help
-  v_stopper jsonb; -- the reason that will keep a delayed job from starting when it is due
+  v_stopper jsonb; -- the reason that will keep a delayed job from starting at its time
 begin
   v_found := case
     when p_lock is null then queue.explain_row(p_job, p_alive, p_now)
@@ -4420,7 +4420,9 @@ begin
       end
     );
   end if;
-  if v_found ->> 'reason' in ('scheduled', 'snoozed', 'backing_off', 'sleeping', 'due') then
+  if v_found ->> 'reason'
+      ~ '^(scheduled|snoozed|backing_off|sleeping|due|rate_limited|suspect)$'
+    then
     v_stopper := coalesce(
       queue.explain_stopped(p_job, p_alive, p_now),
       (

@@ -548,9 +548,14 @@ def test_what_will_hold_a_delayed_job_is_named_before_the_job_is_due(engine: Eng
     retrying, lease = engine.start()
     engine.settle(lease, "retry", error=ERROR, retry_after_seconds=60)
     due = engine.enqueue(delay_seconds=1)
-    ids = [asleep, retrying, engine.enqueue(delay_seconds=60), due]
+    timed = [asleep, retrying, engine.enqueue(delay_seconds=60)]
+    engine.register("rare", rate_limit={"limit": 1, "per_seconds": 60})
+    engine.enqueue_many(2, job_type="rare")
     engine.advance(2)
-    assert all(engine.explain(each)["estimated_start_at"] for each in ids[:3])
+    engine.lease(1, job_types=["rare"], call=2)
+    timed += engine.rows("select job_id::text from queue.ready")  # waits for the rate limit
+    assert all(engine.explain(each)["estimated_start_at"] for each in timed)
+    ids = [*timed, due]
     right = "grant execute on function public.lease_jobs(jsonb) to job_worker"
     for change, sentence, steps in (
         (
@@ -567,14 +572,13 @@ def test_what_will_hold_a_delayed_job_is_named_before_the_job_is_due(engine: Eng
         (
             "update queue.workers set job_types = '{other}';"
             " update queue.job_types set registered_at = '-infinity'",
-            "No running worker serves the job type work",
+            "No running worker serves the job type ",
             ["Write `@processor"] * 2,
         ),
     ):
         with engine.undone():
             engine.run(change)
-            with engine.connection.transaction():
-                shown = [(steps[0], engine.explain(each)) for each in ids]
+            shown = [(steps[0], engine.explain(each)) for each in ids]
             with engine.connection.transaction(force_rollback=True):
                 engine.run("set local role authenticated")
                 claims = "select set_config('request.jwt.claims', %s, true)"
@@ -1206,6 +1210,11 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
             assert f" The session with pid {pid} belongs to job {runs}." in said["sentence"]
             assert remedy(said).startswith(f"In the code of job {runs}, commit that session before")
             assert "no one needs it" not in str(said)
+        engine.run("update queue.leases set workspace_id = %s", GLOBEX)
+        assert remedy(ada.explain(delayed)) == (
+            "Wait for the end of a job of another workspace, which it runs."
+        )
+        assert runs not in str(ada.explain(delayed))
 
 
 def test_a_worker_that_waits_in_a_trigger_is_not_a_session_to_end(
