@@ -1,5 +1,5 @@
 // Computes which rows of a long list are visible, so that only these rows are drawn. All rows of
-// the list must have the same height.
+// such a list must have the same height.
 
 import { useCallback, useLayoutEffect, useRef, useState } from "./ui.js";
 
@@ -12,8 +12,9 @@ const OVERSCAN = 8;
  * Return the `ref` of the element that scrolls, the element (`box`), the range of rows that fit
  * into the view, from `start` to `end` (exclusive), the range of rows to draw, from `first` to
  * `last` (exclusive), and the heights in pixels of the empty spaces above and below the drawn rows.
+ * With `isWhole`, all rows are drawn, and may be higher.
  */
-export function useVirtual({ count, rowHeight }) {
+export function useVirtual({ count, rowHeight, isWhole = false }) {
   const box = useRef(null);
   const [element, setElement] = useState(null);
   const ref = useCallback((found) => {
@@ -43,8 +44,8 @@ export function useVirtual({ count, rowHeight }) {
   }, [element]);
   const start = Math.floor(view.top / rowHeight);
   const end = Math.ceil((view.top + view.height) / rowHeight);
-  const first = Math.max(0, Math.min(count, start - OVERSCAN));
-  const last = Math.min(count, end + OVERSCAN);
+  const first = isWhole ? 0 : Math.max(0, Math.min(count, start - OVERSCAN));
+  const last = isWhole ? count : Math.min(count, end + OVERSCAN);
   const heights = { before: first * rowHeight, after: (count - last) * rowHeight };
   return { ref, box, start, end, first, last, ...heights };
 }

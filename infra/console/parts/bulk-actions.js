@@ -276,9 +276,11 @@ export function Remedy({ group, rows, workspaceId, done = () => {} }) {
   const { kind, job_ids: ids, nearest: as } = group;
   if (kind === "no_worker" && !as) return null; // only a deploy helps
   const action = REMEDIES[kind];
-  const found = rows?.filter(({ state }) => ACTIONS[action].states.includes(state));
-  if (found?.length === 0) return null;
-  const jobs = rows?.length >= ids.length ? found : undefined;
+  const isRead = rows?.length >= ids.length;
+  const jobs = isRead
+    ? rows.filter(({ state }) => ACTIONS[action].states.includes(state))
+    : undefined;
+  if (jobs?.length === 0) return null;
   const { length: count } = jobs ?? ids;
   const act = { workspaceId, action, filter: { ids }, jobs, as };
   return actionButton(act, count > 1 && number(count), undefined, done);

@@ -236,17 +236,18 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
   const link = path !== here && path;
   const hasMore = !own && (line.cause || next.length > 0);
   const { subject, count, cause = !isOpen && line.cause, time } = briefOf(line);
+  const title = html`<span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
+    <${Sentence} text=${count} isShort />`;
   return html`<div class="problem-line" data-tone=${tone}>
     <${Icon} name=${MARKS[groups[0]?.kind] ?? "warning"} />
     <p class=${isOpen ? "" : "cut"}>
-      <span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
-      <${Sentence} text=${count} isShort />
+      ${link && groups.length > 0 ? html`<a href=${link}>${title}</a>` : title}
       ${cause && html` · <${Sentence} text=${cause} isShort />`}
       ${time && html` <span class="muted">· ${time}</span>`}
     </p>
     <div class="problem-links">
       ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}
-      ${link && html`<a href=${link}>${linkTo(link)}</a>`}
+      ${link && groups.length === 0 && html`<a href=${link}>${linkTo(link)}</a>`}
       <span class="actions start">${!isBelow && buttons}</span>
     </div>
     ${

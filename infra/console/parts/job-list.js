@@ -95,9 +95,9 @@ class JobList {
     this.#visible = visible;
   }
 
-  /** List only the jobs with these ids. */
+  /** List only the jobs with these ids. If all are known, keep the rows of the other jobs too. */
   limitTo(ids) {
-    if (String(ids) === String(this.#filter.ids)) return;
+    if (ids.every((id) => this.#filter.ids.includes(id))) return;
     this.#filter = { ...this.#filter, ids };
     this.#watch.refresh();
   }
@@ -124,17 +124,12 @@ class JobList {
     await this.#tryRead(async () => {
       const counting = this.#count();
       counting.catch(() => {}); // the error of `counting` is reported below
-      let page = await this.#firstPage();
+      const page = await this.#firstPage();
       const [first] = this.#rows.keys();
-      const isAway = this.#visible()[0] !== first; // the person has scrolled or sorted the list
+      const isAway = this.#visible()[0] !== first; // the person has scrolled the list
       const isOld = (row) => this.#rows.has(row.id);
       // If the page has only new rows, jobs between the page and the old rows are missing. Keep the
-      // old rows only if the person has scrolled to them, and read the missing jobs next. A complete
-      // list reads some of them immediately, because only a complete list can be sorted.
-      if (isAway && this.state.isAll && page.next && !page.jobs.some(isOld)) {
-        const next = await this.#page(this.#filter, page.next);
-        page = { ...next, jobs: [...page.jobs, ...next.jobs] };
-      }
+      // old rows only if the person has scrolled to them, and read the missing jobs next.
       const isJoined = page.jobs.some(isOld);
       const top = new Set(page.jobs.map((row) => row.id));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // "9" is later than every time

@@ -1,15 +1,7 @@
 // Shows a live list of a workspace's jobs with tabs, filters, search, selection and actions.
 
 import { problems } from "../api.js";
-import {
-  atLeast,
-  duration,
-  number,
-  percentage,
-  pluralize,
-  serverNow,
-  shortId,
-} from "../lib/format.js";
+import { atLeast, duration, percentage, pluralize, serverNow, shortId } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { useJobList } from "./job-list.js";
 import { isTyping, useKey } from "../lib/keys.js";
@@ -80,35 +72,38 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const problemLines = useLines();
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
-  const [opened, setOpened] = useState(new Set());
-  const [advised, setAdvised] = useState(new Map()); // number of rows of each advice, by group
+  const [opened, setOpened] = useState(new Set()); // keys of the groups whose jobs are shown
+  const [advised, setAdvised] = useState(new Set()); // keys of the groups whose advice is shown
+  const [chosen, setChosen] = useState(new Set());
   const distinct = [...new Set(groups.values())].filter(
     ({ job_type: type }) => !filter.job_type || type === filter.job_type,
   );
   // groups are of one type, but other filters match a part of their jobs
   const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const canClose = (group) => !isPart && distinct.length > 1 && group.job_ids.length > CLOSED + 1;
-  const isClosed = (group) => canClose(group) && !opened.has(keyOf(group));
-  const shown = distinct.flatMap((group) =>
-    isClosed(group) ? group.job_ids.slice(0, CLOSED) : group.job_ids,
+  const isOne = ({ jobs, more }) => jobs === 1 && !more;
+  const canClose = (group) => !isPart && distinct.length > 1 && !isOne(group);
+  const isClosed = (group) =>
+    !isPart && (isOne(group) || (canClose(group) && !opened.has(keyOf(group))));
+  // of a closed group, only the chosen jobs are read
+  const read = distinct.flatMap((group) =>
+    group.job_ids.filter((id) => !isClosed(group) || chosen.has(id)),
   );
-  const listed = attention ? [...new Set(shown)] : null;
+  const listed = attention ? [...new Set(read)] : null;
   const { list, state } = useJobList(
     workspaceId,
     query,
     countFilter,
     isGrouped ? listed : undefined,
   );
-  const [chosen, setChosen] = useState(new Set());
   const { rows } = state;
-  const lines = useMemo(() => {
-    if (isGrouped) return groupRows(rows, groups, distinct, isPart, problemLines, advised);
-    return rows.map((row) => ({ row }));
-  }, [rows, groups, advised]);
-  const view = useVirtual({ count: lines.length, rowHeight: rowHeight() });
+  const lines = isGrouped
+    ? groupRows(rows, groups, distinct, isPart, isClosed, problemLines)
+    : rows.map((row) => ({ row }));
+  const view = useVirtual({ count: lines.length, rowHeight: rowHeight(), isWhole: isGrouped });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
-  const visible = lines.slice(view.start, view.end).flatMap(({ row }) => row ?? []);
+  const inView = isGrouped ? lines : lines.slice(view.start, view.end);
+  const visible = inView.flatMap(({ row }) => row ?? []);
   ids.current = [...new Set([...visible, ...picked].map((row) => row.id))];
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => list.current?.readVisible(), [view.start, view.end]);
@@ -120,25 +115,16 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const lastPicked = useRef([]);
   // with the Shift key, also choose the rows between the last chosen row or group and this one
   const pick = (some, { shiftKey }) => {
-    const inOrder = lines.flatMap(({ row }) => row?.id ?? []);
+    const inOrder = lines.flatMap((line) => line.row?.id ?? (isClosed(line.group) ? line.ids : []));
     const ends = [...(shiftKey ? lastPicked.current : []), ...some]
       .map((id) => inOrder.indexOf(id))
       .filter((at) => at >= 0);
     setChosen(toggled(inOrder.slice(Math.min(...ends), Math.max(...ends) + 1)));
     lastPicked.current = some;
   };
-  const idsOf = (some) =>
-    some.flatMap((group) => group.job_ids.filter((id) => groups.get(id) === group));
-  const openAndPick = (some) => {
-    setOpened((now) => new Set([...now, ...some.map(keyOf)]));
-    lastPicked.current = idsOf(some);
-    setChosen(toggled(lastPicked.current));
-  };
-  const isShown = rows.length > 0 && !isByError;
-  const allShown =
-    isGrouped && !isPart
-      ? rows.length > 0 && distinct.length > 0 && idsOf(distinct).every((id) => chosen.has(id))
-      : rows.length > 0 && picked.length === rows.length;
+  const isShown = lines.length > 0 && !isByError;
+  const all = lines.flatMap((line) => line.ids ?? (isGrouped ? [] : line.row.id));
+  const isAllChosen = all.every((id) => chosen.has(id));
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
   useKey(
@@ -156,26 +142,9 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   };
   const drawn = lines.slice(view.first, view.last).map((line, n) => [line, view.first + n]);
   const bodies = [...Map.groupBy(drawn, ([{ group }]) => group)];
-  const setRows = (group, count) =>
-    setAdvised((now) =>
-      now.get(keyOf(group)) === count ? now : new Map([...now, [keyOf(group), count]]),
-    );
-  const remedyOf = (group, jobs) =>
-    html`<${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />`;
-  const draw = ([{ row, group, jobs, advice, nth }, index]) =>
-    nth !== undefined
-      ? html`<${AdviceRow}
-          key=${`advice ${nth}`}
-          advice=${nth === 0 && advice}
-          error=${group.error}
-          tone=${toneOfGroup(group)}
-          index=${index}
-          here=${listOf(filter)}
-          buttons=${group.nearest ? [remedyOf(group)] : []}
-          count=${advised.get(keyOf(group))}
-          setRows=${(count) => setRows(group, count)} />`
-      : row
-        ? html`<${Row}
+  const draw = ([{ row, group, ids: ofGroup, jobs, advice }, index]) =>
+    row
+      ? html`<${Row}
           key=${row.id}
           row=${row}
           known=${group}
@@ -183,19 +152,21 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           index=${index}
           isChosen=${chosen.has(row.id)}
           pick=${pick} />`
-        : html`<${GroupHead}
+      : html`<${GroupHead}
           key="head"
           group=${group}
           jobs=${jobs}
-          isAdvised=${advised.get(keyOf(group)) > 0}
-          advise=${advice?.next?.length > 0 && ((isOpen) => setRows(group, Number(isOpen)))}
+          index=${index}
           isClosed=${isClosed(group)}
           flip=${canClose(group) && (() => setOpened(toggled([keyOf(group)])))}
-          index=${index}
-          isChosen=${(isClosed(group) ? idsOf([group]) : jobs.map(({ id }) => id)).every((id) => chosen.has(id))}
-          isPartChosen=${jobs.some(({ id }) => chosen.has(id))}
-          pick=${(some, event) => (isClosed(group) ? openAndPick([group]) : pick(some, event))}
-          button=${!(advice && group.nearest) && remedyOf(group, jobs)} />`;
+          isChosen=${ofGroup.every((id) => chosen.has(id))}
+          isPartChosen=${ofGroup.some((id) => chosen.has(id))}
+          pick=${(event) => pick(ofGroup, event)}
+          advice=${advice}
+          isAdvised=${advised.has(keyOf(group))}
+          advise=${() => setAdvised(toggled([keyOf(group)]))}
+          here=${listOf(filter)}
+          remedy=${html`<${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />`} />`;
   const tabs = html`<${Tabs}
     key="tabs"
     counts=${state.counts}
@@ -204,8 +175,6 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
     const others = FIELDS.filter((name) => checked && !OF_ERRORS.includes(name));
     onFilter({ ...emptied(others), state: "failed", grouped: checked && "1" });
   };
-  const chooseAll = () =>
-    isGrouped && !isPart ? openAndPick(distinct) : setChosen(toggled(rows.map((row) => row.id)));
   return html`<div class="monitor">
     ${!isPhone() && tabs}
     <div class="bar">
@@ -232,7 +201,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
-    ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
+    ${state.error && lines.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
     ${isByError && html`<${Failures} workspaceId=${workspaceId} filter=${filter} />`}
     ${
       !isShown &&
@@ -260,9 +229,9 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
               <label class="tick">
                 <input
                   type="checkbox"
-                  checked=${allShown}
-                  indeterminate=${picked.length > 0 && !allShown}
-                  onChange=${chooseAll} />
+                  checked=${isAllChosen}
+                  indeterminate=${!isAllChosen && all.some((id) => chosen.has(id))}
+                  onChange=${() => setChosen(toggled(all))} />
                 <span class="hidden">Select all loaded jobs</span>
               </label>
             </th>
@@ -289,11 +258,11 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
       html`<p class="muted small foot num">
         ${
           isGrouped && !isPart
-            ? `${number(rows.length)} of ${pluralize(
+            ? `${pluralize(
                 countJobs(distinct),
                 "job",
                 distinct.some(({ more }) => more),
-              )} shown`
+              )} in ${pluralize(distinct.length, "group")}`
             : `${pluralize(rows.length, "job")}${state.isAll ? "" : " loaded, more below"}`
         }
       </p>`
@@ -308,23 +277,22 @@ const toggled = (values) => (now) => {
 };
 
 /**
- * Return the lines of a list of groups: a heading for each group, lines of its open advice, and then
- * its jobs. If the list has only a part of the jobs, so do the groups.
+ * Return the lines of a list of groups: a heading for each group, with the ids of its jobs, and the
+ * jobs of each open group. If the list has only a part of the jobs, so do the groups.
  */
-function groupRows(rows, groups, distinct, isPart, problemLines, advised) {
+function groupRows(rows, groups, distinct, isPart, isClosed, problemLines) {
   const found = Map.groupBy(rows, (row) => groups.get(row.id));
   return distinct.flatMap((whole) => {
-    const jobs = found.get(whole);
-    if (!jobs) return [];
-    const ids = jobs.map(({ id }) => id);
+    const jobs = found.get(whole) ?? [];
+    if (isPart && jobs.length === 0) return [];
+    const ids = isPart
+      ? jobs.map(({ id }) => id)
+      : whole.job_ids.filter((id) => groups.get(id) === whole);
     const part = { jobs: jobs.length, more: false, job_ids: ids, since: null, last_jobs: null };
     const group = isPart ? { ...whole, ...part } : whole;
+    const shown = isClosed(whole) ? [] : jobs;
     const advice = adviceOf(problemLines, whole);
-    return [
-      { group, jobs, advice },
-      ...Array.from({ length: advised.get(keyOf(whole)) }, (_, nth) => ({ group, advice, nth })),
-      ...jobs.map((row) => ({ group, row })),
-    ];
+    return [{ group, ids, jobs, advice }, ...shown.map((row) => ({ group, row }))];
   });
 }
 
@@ -429,10 +397,10 @@ function troubleOf({ status, error, error_message: message, attempts }, known, t
   return message && hasFailed && firstLine(error) !== known?.error ? error : null;
 }
 
-/** Number of jobs that a closed group shows. */
-const CLOSED = 1;
-
-/** Row above the jobs of a group of `attention`, with the cause and a button. */
+/**
+ * Row above the jobs of a group of `attention`, with the cause, a button, and what to do. The row of
+ * a group of one job is a link to the job.
+ */
 function GroupHead({
   group,
   jobs,
@@ -442,16 +410,20 @@ function GroupHead({
   isChosen,
   isPartChosen,
   pick,
+  advice,
   isAdvised,
   advise,
-  button,
+  here,
+  remedy,
 }) {
-  const { kind, error, since } = group;
+  const { kind, error, since, nearest } = group;
   const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: [group] });
   // its tab counts only the jobs that wait for their next run
   const isWhole = kind === "retrying" && jobs.length >= group.jobs;
   const due = isWhole && jobs.filter(({ state }) => /queued|running/.test(state)).length;
   const name = `${subject} ${count}${due ? `, ${due} of them due or running` : ""}`;
+  const hasAdvice = advice?.next?.length > 0;
+  const isBelow = hasAdvice && nearest; // a guess is next to its words
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
@@ -462,11 +434,7 @@ function GroupHead({
           type="checkbox"
           checked=${isChosen}
           indeterminate=${!isChosen && isPartChosen}
-          onClick=${(event) =>
-            pick(
-              jobs.map(({ id }) => id),
-              event,
-            )} />
+          onClick=${pick} />
         <span class="hidden">Select ${name}</span>
       </label>
     </td>
@@ -478,40 +446,26 @@ function GroupHead({
               ? html`<button type="button" class="plain" aria-expanded=${!isClosed} onClick=${flip}>
                   ${isClosed ? "▸" : "▾"} ${name}
                 </button>`
-              : name
+              : isClosed
+                ? html`<a class="plain" href=${`/jobs/${group.job_ids[0]}`}>${name}</a>`
+                : name
           }
         </span>
         <span class=${classes("job-note", error && "bad")} title=${error ?? cause}>
           ${(!isPhone() && causeOf(error)) || (cause && html`<${Sentence} text=${cause} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">${time}</span>`}
-        ${advise && foldButton("What to do", isAdvised, () => advise(!isAdvised))}
-        ${button}
+        ${hasAdvice && foldButton("What to do", isAdvised, advise)}
+        ${!isBelow && remedy}
       </div>
-    </th>
-  </tr>`;
-}
-
-/**
- * Row below the heading of a group. All rows have the same height, so the advice in the first of
- * these rows covers the other ones.
- */
-function AdviceRow({ advice, error, tone, index, here, buttons, count, setRows }) {
-  const measure = (box) => box && setRows(Math.ceil(box.offsetHeight / rowHeight()));
-  const height = `${count * rowHeight()}px`;
-  return html`<tr class="group-row advice-row" aria-rowindex=${index + 2} data-tone=${tone}>
-    <td class="c-check"></td>
-    <td>
       ${
-        advice &&
-        html`<div class="group-head advice" style=${{ height }}>
-          <div ref=${measure}>
-            ${error?.length > 50 && html`<p class="error-text">${error}</p>`}
-            <${Advice} line=${advice} here=${here} buttons=${buttons} />
-          </div>
+        isAdvised &&
+        html`<div class="advice">
+          ${error?.length > 50 && html`<p class="error-text">${error}</p>`}
+          <${Advice} line=${advice} here=${here} buttons=${isBelow ? [remedy] : []} />
         </div>`
       }
-    </td>
+    </th>
   </tr>`;
 }
 
@@ -632,11 +586,9 @@ const isMoveKey = (event) =>
  * the focus, move the focus to the first row.
  */
 function moveByKey({ key, target }) {
-  const rows = [...document.querySelectorAll(":is(.job-row, .group-row:not(.advice-row))")];
-  let from = target.closest("tr");
-  while (from?.matches(".advice-row")) from = from.previousElementSibling;
-  const at = rows.indexOf(from);
+  const rows = [...document.querySelectorAll(".job-row, .group-row")];
+  const at = rows.indexOf(target.closest("tr"));
   const next = rows[at + (at < 0 ? 1 : STEPS[key])];
-  const link = !target.matches("input") && next?.querySelector(":is(.row-link, button)");
+  const link = !target.matches("input") && next?.querySelector("a, button");
   (link || next?.querySelector("input"))?.focus();
 }
