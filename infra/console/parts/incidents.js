@@ -50,29 +50,34 @@ const NO_REALTIME =
 
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
-/** Name the problems. A phone shows only the number of jobs of each kind. */
+/** Return `5 failed`, the number of jobs in groups of one kind, or undefined if there are none. */
+const countOf = (kind, groups) =>
+  groups &&
+  `${atLeast(
+    countJobs(groups),
+    groups.some(({ more }) => more),
+  )} ${KINDS[kind]}`;
+
+/**
+ * Name the problems, each with its number of jobs. A phone shows only the number of jobs of each
+ * kind.
+ */
 function summaryOf(lines) {
-  const counts = Object.entries(isPhone() ? KINDS : {}).map(([kind, words]) => {
-    const groups = lines.flatMap(({ groups: all = [] }) => all.filter((one) => one.kind === kind));
-    const jobs = countJobs(groups);
-    const shown =
-      jobs > 0 &&
-      atLeast(
-        jobs,
-        groups.some(({ more }) => more),
-      );
-    return { tone: toneOf(kind), subject: shown, count: words };
-  });
+  const part = (tone, subject, ...counts) =>
+    html` · <span class="strong" data-tone=${tone}>${subject}</span> ${counts.filter(Boolean).join(", ")}`;
+  const kindsOf = (groups) => Object.groupBy(groups, ({ kind }) => kind);
+  const all = kindsOf(isPhone() ? lines.flatMap(({ groups = [] }) => groups) : []);
   const named = lines.filter(({ groups }) => !isPhone() || !groups?.length);
-  const names = named.map((line) => {
-    const { subject, count } = briefOf(line);
-    const words = subject.replaceAll("`", "");
-    return { tone: line.tone, subject: words, count: line.groups?.length > 0 && count };
-  });
-  return [...counts, ...names].map(
-    ({ tone, subject, count }) =>
-      subject && html` · <span class="strong" data-tone=${tone}>${subject}</span> ${count}`,
-  );
+  return [
+    ...Object.keys(KINDS).map((kind) => all[kind] && part(toneOf(kind), countOf(kind, all[kind]))),
+    ...named.map(({ tone, groups = [], ...line }) =>
+      part(
+        tone,
+        briefOf({ ...line, groups }).subject.replaceAll("`", ""),
+        ...Object.entries(kindsOf(groups)).map(([kind, some]) => countOf(kind, some)),
+      ),
+    ),
+  ];
 }
 
 const idOf = ({ key, sentence }) => key ?? sentence;
@@ -194,7 +199,12 @@ export function Incidents({ workspace, isApp }) {
     aria-live="polite">
     ${
       isCollapsed
-        ? fold(false, () => collapse([]), pluralize(lines.length, "problem"), summaryOf(lines))
+        ? fold(
+            false,
+            () => collapse([]),
+            pluralize(lines.length, lines.length < all.length ? "other problem" : "problem"),
+            summaryOf(lines),
+          )
         : html`
             ${[...first, ...(isAll ? rest : [])].map(show)}
             <div class="folds" data-tone=${toneOfAll(rest)}>

@@ -453,7 +453,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     press(page, "Collapse")
     expect(page.locator(".incidents :focus")).to_contain_text("1 problem")
     page.reload()
-    click(page, f"1 problem · {worker.job_type}: 3 jobs retrying, 1 job failed")
+    click(page, f"1 problem · {worker.job_type}: 1 failed, 3 retrying")
     click(line, "What to do")
     click(line, "Run 3 now")
     expect(page.get_by_role("dialog")).to_contain_text("are retrying: ValueError:")
