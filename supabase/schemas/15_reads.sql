@@ -1537,8 +1537,8 @@ from (
       (
         'grant',
         '[The policies of {policed} rejected a row ({code}). Correct the row or the policies.|The '
-          'role of the connection, or the owner of a `security definer` function that it calls, '
-          'lacks a right on {object} ({code}). ][If a function of yours uses {own_object}, which '
+          '{role}, or the owner of a `security definer` function that it calls, lacks a right on '
+          '{object} ({code}). ][If a function of yours uses {own_object}, which '
           'belongs to Minutehand, make it `security definer` (`minutehand docs own-data`). '
           'Otherwise call the functions of Minutehand, whose rights `minutehand doctor` '
           'checks.|If {shared_object} '
@@ -1645,6 +1645,11 @@ from (
         'unavailable:certificate',
         'The certificate of [{address}|the other service] was rejected ({code}). Renew it, or let '
           'the worker trust its issuer.'
+      ),
+      (
+        'json',
+        '[The answer of {address}|The text that the code read] is not JSON. See how it begins, and '
+          'correct the request, or check the answer before its JSON is read.'
       ),
       ('chosen', 'The code chose this error[ at {place}]. Follow its text.')
   ) as f (kind, words)
@@ -4179,6 +4184,7 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
+        when e.type ~ '[.]JSONDecodeError$' then 'json'
         when e.type ~ '(^|[.])(Fail|ProcessorError)$' then 'chosen'
       end
     )
@@ -4626,6 +4632,7 @@ select jsonb_build_object(
   end,
   'has_answer', left(p_job.error_data ->> 'response', 0),
   'object', coalesce(g.object, 'an object'),
+  'role', coalesce('role ' || (p_job.error_data ->> 'role'), 'role of the connection'),
   'policed', case when p_job.error_message ~ 'violates row-level security' then g.object end,
   'is_granted', case when p_job.error_message ~ 'violates row-level security' is not true then '' end,
   'own_object', case when o.is_own then g.object end,

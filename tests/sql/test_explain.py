@@ -851,7 +851,14 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"sqlstate": "42501"}, "Grant that role the right"),
     (
         {"sqlstate": "42501", "message": "permission denied for table orders"},
-        "`security definer` function that it calls, lacks a right on table orders",
+        "The role of the connection, or the owner of a `security definer` function that it calls, "
+        "lacks a right on table orders",
+    ),
+    ({"sqlstate": "42501", "role": "job_worker"}, "The role job_worker, or the owner"),
+    ({"type": "json.decoder.JSONDecodeError"}, "The text that the code read is not JSON."),
+    (
+        {"type": "requests.exceptions.JSONDecodeError", "address": "api.test:443"},
+        "The answer of api.test:443 is not JSON. See how it begins",
     ),
     (
         {"sqlstate": "42501", "message": "permission denied for table leases"},

@@ -659,8 +659,10 @@ class ErrorInfo(Model):
     path: str | None = None
     #: Address of the server from which the error came, such as a proxy.
     address: str | None = None
-    #: SQLSTATE of a Postgres error, and name of the signal that ended a program.
+    #: SQLSTATE of a Postgres error, and the role of the call that lacked a right.
     sqlstate: str | None = None
+    role: str | None = None
+    #: Name of the signal that ended a program.
     signal: str | None = None
     #: Names of an environment variable, a module and a program that were not found.
     variable: str | None = None

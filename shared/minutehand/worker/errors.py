@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+from minutehand.queue.credentials import WORKER_ROLE
 from minutehand.queue.errors import ProcessorError
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import ErrorInfo
 from minutehand.redaction import Redactor
 from minutehand.worker.serialization import UNAWAITED, clean_text, is_unawaited, sanitize, text
@@ -155,15 +157,16 @@ def _info(kind: str, message: object, data: Any, redactor: Redactor) -> ErrorInf
 def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
     """Return the codes in an error of httpx, requests, aiohttp, Postgres or the system."""
     codes: dict[str, Any] = {}
-    response = attribute(cause, "response")
+    unparsed = _unparsed_response(cause)
+    response = attribute(cause, "response") if unparsed is None else unparsed
     if refused := _refused_by_proxy(cause):
         codes["address"], codes["status"] = refused
     if status := _status(cause, response):
         codes["status"] = status
-        if body := _body(response):
-            codes["response"] = redactor.text(body)
-            if found := re.search(r'"code": ?"(PGRST\d+)"', body):
-                codes["sqlstate"] = found[1]
+    if (status or unparsed is not None) and (body := _body(response)):
+        codes["response"] = redactor.text(body)
+        if found := re.search(r'"code": ?"(PGRST\d+)"', body):
+            codes["sqlstate"] = found[1]
     if isinstance(code := _aws_field(response, "Error", "Code"), str):
         codes["errno"] = text(code, 100)
     elif isinstance(cause, socket.gaierror):
@@ -188,6 +191,10 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
         # every SQLSTATE has a digit, unlike codes such as QUOTA
         if isinstance(state, str) and re.fullmatch(r"PGRST\d+|(?=.*\d)[0-9A-Z]{5}", state):
             codes.setdefault("sqlstate", state)
+    if codes.get("sqlstate") == "42501" and any(
+        type(frame.f_locals.get("self")) is WorkerFunctions for frame in _raised_in(cause)
+    ):
+        codes["role"] = WORKER_ROLE
     if isinstance(cause, subprocess.CalledProcessError):
         if cause.returncode < 0:
             codes["signal"] = signal_of(cause.returncode)
@@ -199,6 +206,15 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
 def _raised_in(error: BaseException) -> list[FrameType]:
     """Return the frames of an error, the innermost last."""
     return [frame for frame, _ in walk_tb(error.__traceback__)]
+
+
+def _unparsed_response(error: BaseException) -> Any:
+    """Return the response of httpx or requests whose content is not JSON, or None."""
+    for frame in _raised_in(error) if type(error).__name__ == "JSONDecodeError" else ():
+        response = frame.f_locals.get("self")
+        if frame.f_code.co_name == "json" and attribute(response, "request") is not None:
+            return response
+    return None
 
 
 def _missing_program(error: OSError) -> str | None:
@@ -349,8 +365,10 @@ def _refused_by_proxy(error: BaseException) -> tuple[str, int] | None:
 
 def _requested(error: BaseException) -> str | None:
     """Return host and port of a failed request."""
+    unparsed = _unparsed_response(error)
     try:
-        request = error if isinstance(error, HTTPError) else attribute(error, "request")
+        source = error if unparsed is None else unparsed
+        request = error if isinstance(error, HTTPError) else attribute(source, "request")
         if (url := attribute(request, "url")) is None:
             # other errors of urllib have no request, but a frame of the traceback has the
             # connection

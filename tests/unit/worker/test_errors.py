@@ -29,18 +29,22 @@ from urllib.request import ProxyHandler, build_opener
 import httpx
 import psycopg
 import pytest
+import requests
 import uvloop
 from botocore.exceptions import ClientError, NoCredentialsError
 from pydantic import AliasChoices, BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import ProcessorError, QueueError
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import ErrorInfo
 from minutehand.worker import Fail, Job, JobContext
 from minutehand.worker.errors import CodeLocation, ending_error, error_info, location_in
 from minutehand.worker.testing import ProcessorTest
 from tests.support.databases import Database
 from tests.support.http_server import http_server
+from tests.support.queue_model import SETTINGS
 
 SECRET = "sk_live_0123456789abcdef0123456789abcdef"
 
@@ -348,6 +352,32 @@ def test_a_failed_request_names_the_address() -> None:
     with pytest.raises(URLError) as found:
         build_opener(ProxyHandler({})).open("http://127.0.0.1:1/v1")
     assert error_info(found.value).message.endswith("refused> (127.0.0.1:1)")
+
+
+def test_an_answer_that_is_not_json_is_stored_with_its_server() -> None:
+    """Other texts that are not JSON may be private."""
+    with http_server(lambda *_: (200, b"<html>busy", {})) as server:
+        for get in (httpx.get, requests.get):
+            with pytest.raises(ValueError, match="Expecting value") as found:
+                get(server).json()
+            info = error_info(found.value)
+            assert (info.response, info.status) == ("<html>busy", None)
+            assert info.message.endswith(f"({server.removeprefix('http://')})")
+    content = "private"
+    with pytest.raises(ValueError, match="Expecting value") as found:
+        json.loads(content)
+    assert "private" not in str(error_info(found.value))
+
+
+async def test_a_refused_call_of_a_workers_function_names_its_role() -> None:
+    denied = httpx.Response(403, json={"code": "42501", "message": "permission denied"})
+    network = httpx.MockTransport(lambda _: denied)
+    functions = WorkerFunctions(SETTINGS, api=DataApi("http://a.test", transport=network))
+    with pytest.raises(QueueError) as found:
+        await functions.call("mine", {})
+
+    assert error_info(found.value).role == "job_worker"
+    assert raised(QueueError("no right", code="42501")).role is None
 
 
 @pytest.mark.parametrize("url", ["http://vat.test/", "https://vat.test/"])
