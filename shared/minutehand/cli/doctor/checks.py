@@ -424,6 +424,7 @@ def locks(target: Target) -> CheckResult:
         for pid, entry in sessions
         if f"process {pid} " not in found.detail  # the first query has not named it
     ]
+    target.reported.update(each.fix for each in others if each.fix)
     return merge([found, *others] if found.detail else others or [found])
 
 
@@ -534,7 +535,9 @@ def queue(target: Target) -> CheckResult:
     [(explanation,)] = target.query("select public.explain_queue()")
     entries = [entry for entry in explanation["findings"] if entry["reason"] != "no_worker"]
     results = [convert_finding(entry) for entry in entries]
-    return merge(results) if results else ok("every waiting job has a normal reason")
+    if news := [result for result in results if result.fix not in target.reported]:
+        return merge(news)
+    return skip("see locks") if results else ok("every waiting job has a normal reason")
 
 
 def convert_finding(entry: dict[str, Any]) -> CheckResult:

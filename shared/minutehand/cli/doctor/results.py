@@ -6,7 +6,7 @@ unreachable or has no settings, so that checks need not report it.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -100,6 +100,8 @@ class Target:
     values: Mapping[str, str]
     stage: Stage | None = None
     workspace: str | None = None
+    #: Steps of the findings about sessions that the check `locks` has reported.
+    reported: set[str] = field(default_factory=set)
 
     @cached_property
     def settings(self) -> Settings:

@@ -70,7 +70,7 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
         raise CommandFailed(f"unknown check {name}", code="unknown_check", fix=", ".join(names))
     if only and target.stage and not target.values:
         only = {*only, "aws"}  # otherwise all checks would be skipped, without any error
-    failed, lock = dict[str, str](), None
+    failed = dict[str, str]()
     for check in CHECKS:
         if check.name not in only if only else check.staged and target.stage is None:
             continue
@@ -85,10 +85,6 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
             failed["locks"] = failed["migrations"] = result.check
         if cause or result.verdict == "fail":
             failed[check.name] = cause or result.check or check.name
-        if lock and result.fix == lock:  # the check `locks` has already named it
-            result = skip("see locks")
-        elif check.name == "locks":
-            lock = result.fix
         yield replace(result, check=result.check or check.name)
 
 
