@@ -2010,9 +2010,14 @@ from (
 ) as g
 cross join lateral (
   select least(g.since, min(a.ended_at)) as since
-  from queue.attempts as a
-  where a.job_id = any (g.first_ids)
-    and queue.fingerprint(a.error_message, a.error_data) = g.print
+  from unnest(g.first_ids) as i (id)
+  cross join lateral ( -- stop at the first, because the hash of a long message is slow
+    select o.ended_at
+    from queue.attempts as o
+    where o.job_id = i.id and queue.fingerprint(o.error_message, o.error_data) = g.print
+    order by o.fence
+    limit 1
+  ) as a
 ) as f
 $$;
 

@@ -244,6 +244,20 @@ def test_advice_for_250_different_errors_is_bounded(engine: Engine) -> None:
     assert (len(shown), shown.count(GLOBEX)) == (50, 1)
 
 
+def test_the_first_failure_is_found_without_a_read_of_every_attempt(engine: Engine) -> None:
+    _, lease = engine.start()
+    for _ in range(4):
+        engine.settle(lease, "retry", error={"message": "x"}, retry_after_seconds=1)
+        engine.advance(60)
+        lease = engine.lease_one()
+    engine.settle(lease, "failed", error={"message": "x"})
+    calls = "select calls from pg_stat_xact_user_functions where funcname = 'fingerprint'"
+    with engine.connection.transaction():
+        engine.run("set local track_functions = 'all'")
+        engine.overview(ACME)
+        assert engine.one(calls) == 2  # of the job and of its first attempt
+
+
 def test_a_sessions_words_cost_what_is_said_in_it(busy: Engine) -> None:
     """A read of a session's output reads few blocks, whatever the number of other running jobs."""
     busy.run(
