@@ -4723,7 +4723,7 @@ from (
   end as id
 ) as b
 left join public.jobs as c on c.id = b.id
-left join lateral ( -- the worker that rejected the payload
+left join lateral ( -- the worker that rejected the payload and still runs
   select
     o.worker_id,
     o.version,
@@ -4737,7 +4737,11 @@ left join lateral ( -- the worker that rejected the payload
   from queue.attempts as a
   join queue.workers as o on o.worker = a.worker
   join queue.job_types as t on t.job_type = p_job.job_type
-  where a.job_id = p_job.id and p_job.error_data ->> 'type' = 'PayloadRejected'
+  where a.job_id = p_job.id
+    and p_job.error_data ->> 'type' = 'PayloadRejected'
+    -- a worker that has ended or started again may have been deployed since
+    and o.ended_at is null
+    and o.started_at <= a.leased_at
   order by a.fence desc
   limit 1
 ) as w on true

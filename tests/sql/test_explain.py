@@ -1419,6 +1419,10 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
             f"Worker w1 {words} Deploy the newest code there, or stop it. Then retry the job."
         )
         assert "that fits the type" not in str(said["next"])
+    for change in ("ended_at", "started_at"):  # it may run the newest code now
+        with engine.undone():
+            engine.run(f"update queue.workers set {change} = queue.clock()")
+            assert "with a payload that fits" in remedy(engine.explain(behind))
 
     # the first line is that of a task group's error
     for line, text, cause in ((1, "e", None), (2, "e", "E: e"), (2, "E", "E")):
