@@ -4450,9 +4450,16 @@ begin
         queue.names_of(p_job, null)
           || jsonb_build_object(
             'job_id', p_job.id,
-            'since', case when v_stopper ->> 'reason' = 'no_worker' then queue.last_call() end,
             'which', case when p_is_open then p_job.workspace_id end
           )
+          || case
+            when v_stopper ->> 'reason' = 'no_worker'
+              then jsonb_build_object(
+                'since', queue.last_call(),
+                'key_expired_at', queue.key_expired_at()
+              )
+            else '{}'
+          end
           || jsonb_strip_nulls(coalesce(v_stopper -> 'data', '{}'))
       );
       v_more := v_more || (v_stopper -> 'next');

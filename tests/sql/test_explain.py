@@ -332,13 +332,14 @@ def test_failed_jobs_that_are_deleted_at_once_are_a_finding(engine: Engine, ada:
 @pytest.mark.parametrize(("seconds", "is_named"), [(30, True), (100, False), (900, False)])
 def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: bool) -> None:
     """If the last worker called until its key expired, and did not stop, it needs a new key."""
-    job_id = engine.enqueue()
+    job_id, delayed = engine.enqueue(), engine.enqueue(delay_seconds=900)
     expires = int(engine.now(seconds).timestamp())
     with engine.as_role("job_worker", exp=expires) as worker:
         worker.rpc("lease_jobs", p_request=LOOK)
     engine.advance(200)
 
-    for shown in (engine.explain(job_id), engine.findings()["no_worker"]):
+    explained = engine.explain(job_id), engine.explain(delayed)
+    for shown in (*explained, engine.findings()["no_worker"]):
         named = "expired at" in shown["sentence"], "WORKER_KEY" in remedy(shown)
         assert named == (is_named, is_named)
     engine.register("other")
