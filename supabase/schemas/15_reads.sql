@@ -1718,9 +1718,10 @@ from (
       (
         '{locked, open_transaction, blocking_session}',
         '[Check whether these triggers of jobs or logs take long: {triggers}.|Wait for the end '
-          'of {call}, which it runs.|In the code of job {owner}, commit that session before '
-          '{owner_call}. To end the attempt of that job: `select pg_terminate_backend({pid})`.|End '
-          'that session if no one needs it: `select pg_terminate_backend({pid})`.]',
+          'of {call}, which it runs.|If it is the session of job {owner}, commit it in the code of '
+          'the job before {owner_call}. End it if no one needs it: `select '
+          'pg_terminate_backend({pid})`.|End that session if no one needs it: `select '
+          'pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
@@ -2964,7 +2965,7 @@ begin
           end
         end,
         'blocker', b.pid,
-        'call', (select w.call from queue.session_work(b.pid) as w),
+        'call', (select w.call from queue.session_work(array[b.pid]) as w),
         'blocked', queue.length_in_words((l.pulse ->> 'blocked_ms')::double precision),
         'is_blocking', left(l.pulse ->> 'blocked_ms', 0),
         'program', case when p.is_silent then l.pulse -> 'program' end,
@@ -3706,52 +3707,86 @@ $$;
 -- or ending. The functions below find the holders for public.explain_job and for queue.holders. If
 -- the holder is a job of another workspace, only operators and the service learn which job it is.
 
--- Return the running job whose processor opened a database session, and the call that the processor
--- runs, as text. All leases are read, unless a session has locked a table of the engine.
-create function queue.session_owner(p_pid integer)
-returns table (owner uuid, owner_call text)
+-- Return the running job that has opened each of the database sessions p_pids, by the pids that
+-- workers report. Another database, or a pooler, may have given a job's session the same pid. A
+-- report from before the session's transaction is ignored, because the pid may have been that of an
+-- earlier session. All leases are read, unless a session has locked a table of the engine.
+-- owner_call: Call that the job runs while the session is open, as text. Null if the call runs in
+--   the session.
+create function queue.session_owners(p_pids integer[])
+returns table (pid integer, owner uuid, owner_call text)
 language plpgsql stable
 set search_path = ''
 as $$ -- plpgsql, because queue.table_locks is created later
 begin
-  if exists (select from queue.table_locks() as l where l.mode = 'AccessExclusiveLock') then
+  if p_pids = '{}'
+    or exists (select from queue.table_locks() as l where l.mode = 'AccessExclusiveLock')
+  then
     return;
   end if;
   return query
-    select l.job_id, coalesce('the call at ' || (l.pulse ->> 'place'), 'its next call')
+    select distinct on (a.pid)
+      a.pid,
+      l.job_id,
+      case
+        when l.pulse -> 'pid' <> p.pid
+          then coalesce('the call at ' || (l.pulse ->> 'place'), 'its next call')
+      end
     from queue.leases as l
-    where l.pulse -> 'pid' = to_jsonb(p_pid) or l.pulse -> 'own_pids' @> to_jsonb(p_pid)
-    limit 1;
+    cross join lateral jsonb_array_elements(
+      (l.pulse -> 'pid') || coalesce(l.pulse -> 'own_pids', '[]')
+    ) as p (pid)
+    join pg_catalog.pg_stat_activity as a on to_jsonb(a.pid) = p.pid
+    where a.pid = any (p_pids)
+      and coalesce(a.xact_start, a.backend_start)
+        <= l.expires_at - make_interval(secs => l.lease_seconds)
+    order by a.pid, l.expires_at - make_interval(secs => l.lease_seconds) desc;
 end;
 $$;
 
--- Return the function of the queue that a database session is running, or COMMIT, which runs
--- deferred triggers, and queue.own_triggers(). If the session runs neither, return its
--- queue.session_owner. `work` is the same as text. Return no row for a session of neither kind.
-create function queue.session_work(p_pid integer)
-returns table (call text, work text, triggers text, owner uuid, owner_call text)
+-- Return the function of the queue that each of the database sessions p_pids is running, or COMMIT,
+-- which runs deferred triggers, and queue.own_triggers(). If a session runs neither, return its
+-- queue.session_owners. `work` is the same as text. Return no row for a session of neither kind.
+create function queue.session_work(p_pids integer[])
+returns table (
+  pid integer,
+  call text,
+  work text,
+  triggers text,
+  owner uuid,
+  owner_call text
+)
 language sql stable
 set search_path = ''
 as $$
+with sessions as materialized (
+  select
+    a.pid,
+    a.wait_event,
+    case
+      when a.state = 'active' then substring(
+        a.query from '^(?:COMMIT|commit)\M|\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|'
+          'cancel)_jobs?|emit_event|erase_person|register_job_types|run_maintenance|tick_finished)\M'
+      )
+    end as call
+  from pg_catalog.pg_stat_activity as a
+  where a.pid = any (p_pids)
+)
 select
-  c.call,
+  s.pid,
+  s.call,
   coalesce(
-    'It runs ' || c.call || coalesce(' and waits (' || a.wait_event || ')', ''),
-    format('The session with pid %s belongs to job %s', a.pid, o.owner)
+    'It runs ' || s.call || coalesce(' and waits (' || s.wait_event || ')', ''),
+    format('Job %s has opened a session with pid %s, in this or another database', o.owner, s.pid)
   ),
-  case when c.call is not null then queue.own_triggers() end,
-  o.*
-from pg_catalog.pg_stat_activity as a
-cross join lateral (
-  values (case
-    when a.state = 'active' then substring(
-      a.query from '^(?:COMMIT|commit)\M|\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|'
-        'cancel)_jobs?|emit_event|erase_person|register_job_types|run_maintenance|tick_finished)\M'
-    )
-  end)
-) as c (call)
-left join lateral queue.session_owner(a.pid) as o on c.call is null
-where a.pid = p_pid and num_nonnulls(c.call, o.owner) > 0
+  case when s.call is not null then queue.own_triggers() end,
+  o.owner,
+  o.owner_call
+from sessions as s
+left join queue.session_owners(
+  array(select n.pid from sessions as n where n.call is null)
+) as o on o.pid = s.pid
+where num_nonnulls(s.call, o.owner) > 0
 $$;
 
 -- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
@@ -3775,26 +3810,39 @@ returns table (
 language sql stable
 set search_path = ''
 as $$
-select distinct on (j.id)
-  j.id,
-  a.pid,
-  s.since,
-  a.application_name,
-  w.*,
-  nullif(l.pid, a.pid)
-from public.jobs as j
-join pg_catalog.pg_locks as l on l.transactionid = j.xmax
-cross join lateral queue.last_blocker(l.pid) as b (pid)
-join pg_catalog.pg_stat_activity as a on a.pid = b.pid
-cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
-left join lateral queue.session_work(a.pid) as w on true
-where j.id = any (p_ids)
-  and j.xmax <> '0'::xid
-  and l.locktype = 'transactionid'
-  and l.granted
-  and l.pid <> pg_backend_pid()
-  and s.since <= p_now - interval '2 seconds'
-order by j.id, s.since
+with locks as materialized (
+  select distinct on (j.id)
+    j.id,
+    a.pid,
+    s.since,
+    a.application_name,
+    nullif(l.pid, a.pid) as locker
+  from public.jobs as j
+  join pg_catalog.pg_locks as l on l.transactionid = j.xmax
+  cross join lateral queue.last_blocker(l.pid) as b (pid)
+  join pg_catalog.pg_stat_activity as a on a.pid = b.pid
+  cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
+  where j.id = any (p_ids)
+    and j.xmax <> '0'::xid
+    and l.locktype = 'transactionid'
+    and l.granted
+    and l.pid <> pg_backend_pid()
+    and s.since <= p_now - interval '2 seconds'
+  order by j.id, s.since
+)
+select
+  l.id,
+  l.pid,
+  l.since,
+  l.application_name,
+  w.call,
+  w.work,
+  w.triggers,
+  w.owner,
+  w.owner_call,
+  l.locker
+from locks as l
+left join queue.session_work(array(select distinct o.pid from locks as o)) as w on w.pid = l.pid
 $$;
 
 -- Return the running jobs that use up the concurrency limit or the worker slots for which the job
@@ -4830,10 +4878,18 @@ begin
   if v_lock is null and v_job.finished_at is null then
     select to_jsonb(o) into v_lock
     from (
-      select l.*, w.*, a.xact_start as since, a.application_name as application
+      select
+        l.*,
+        w.call,
+        w.work,
+        w.triggers,
+        w.owner,
+        w.owner_call,
+        a.xact_start as since,
+        a.application_name as application
       from queue.table_locks() as l
       join pg_catalog.pg_stat_activity as a on a.pid = l.pid
-      left join lateral queue.session_work(a.pid) as w on true
+      left join lateral queue.session_work(array[a.pid]) as w on true
       where a.xact_start <= p_now - interval '2 seconds'
       order by a.xact_start
       limit 1

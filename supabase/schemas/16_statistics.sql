@@ -601,6 +601,25 @@ returns setof queue.finding
 language sql stable
 set search_path = ''
 as $$
+with waits as materialized (
+  (
+    select
+      a.query_start as since,
+      queue.last_blocker(a.pid) as pid,
+      null as locked,
+      null as effect
+    from pg_catalog.pg_stat_activity as a
+    where a.datname = current_database()
+      and a.wait_event_type = 'Lock'
+      and a.query_start <= p_now - interval '1 second'
+    limit 20
+  )
+  union all
+  -- calls of people wait for at most two seconds, so no waiting session may show this lock
+  select a.xact_start, a.pid, l.locked, l.effect
+  from queue.table_locks() as l
+  join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+)
 select
   'warn',
   case when p_workspace_id is null then 'blocking_session' else 'service_locked' end,
@@ -625,28 +644,10 @@ select
     'owner', max(k.owner::text),
     'owner_call', max(k.owner_call)
   )
-from (
-  (
-    select
-      a.query_start as since,
-      queue.last_blocker(a.pid) as pid,
-      null as locked,
-      null as effect
-    from pg_catalog.pg_stat_activity as a
-    where a.datname = current_database()
-      and a.wait_event_type = 'Lock'
-      and a.query_start <= p_now - interval '1 second'
-    limit 20
-  )
-  union all
-  -- calls of people wait for at most two seconds, so no waiting session may show this lock
-  select a.xact_start, a.pid, l.locked, l.effect
-  from queue.table_locks() as l
-  join pg_catalog.pg_stat_activity as a on a.pid = l.pid
-) as w
+from waits as w
 join pg_catalog.pg_stat_activity as h
   on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
-left join lateral queue.session_work(h.pid) as k on true
+left join queue.session_work(array(select distinct o.pid from waits as o)) as k on k.pid = h.pid
 group by h.pid, h.application_name, h.usename, h.backend_type, h.state, h.xact_start
 having coalesce(h.xact_start, min(w.since)) <= p_now - interval '10 seconds'
   and (p_workspace_id is null or max(w.locked) is not null)
@@ -949,6 +950,25 @@ begin
     having count(*) > 0
     union all
     (
+      with longest as materialized (
+        select a.*, s.seconds
+        from pg_catalog.pg_stat_activity as a
+        cross join lateral (
+          values (extract(epoch from queue.clock() - a.xact_start)::integer)
+        ) as s (seconds)
+        where a.datname = current_database()
+          and a.pid <> pg_backend_pid()
+          and a.backend_type = 'client backend'
+          and num_nonnulls(a.backend_xid, a.backend_xmin) > 0
+          and a.wait_event_type is distinct from 'Lock' -- the session that it waits for is named
+          and s.seconds >= case
+            when a.backend_xid is null then 300
+            when a.state = 'active' then 60
+            else 30
+          end -- 30 seconds if the transaction has written and is now idle
+        order by s.seconds desc
+        limit 20
+      )
       select
         'warn',
         'open_transaction',
@@ -971,25 +991,8 @@ begin
           'owner', w.owner,
           'owner_call', w.owner_call
         )
-      from (
-        select
-          a.*,
-          extract(epoch from queue.clock() - a.xact_start)::integer as seconds
-        from pg_catalog.pg_stat_activity as a
-        where a.datname = current_database()
-          and a.pid <> pg_backend_pid()
-          and a.backend_type = 'client backend'
-          and num_nonnulls(a.backend_xid, a.backend_xmin) > 0
-          and a.wait_event_type is distinct from 'Lock' -- the session that it waits for is named
-      ) as o
-      left join lateral queue.session_work(o.pid) as w on true
-      where o.seconds >= case
-        when o.backend_xid is null then 300
-        when o.state = 'active' then 60
-        else 30
-      end -- 30 seconds if the transaction has written and is now idle
-      order by o.seconds desc
-      limit 20
+      from longest as o
+      left join queue.session_work(array(select l.pid from longest as l)) as w on w.pid = o.pid
     );
 end;
 $$;

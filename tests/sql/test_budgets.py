@@ -224,6 +224,13 @@ def test_no_read_looks_at_ten_thousand_running_jobs_more_than_once(busy: Engine)
     }
     assert too_dear(busy, calls) == {}
 
+    late = busy.enqueue_many(30, job_type="t1", delay_seconds=1)
+    lock = "select from jobs where id = any (%s::uuid[]) for update"
+    with busy.open_transaction(lock, late):
+        busy.advance(20)
+        assert too_dear(busy, {"locks": ("select public.explain_queue()", None, 15_000)}) == {}
+        busy.advance(-20)
+
 
 def test_advice_for_250_different_errors_is_bounded(engine: Engine) -> None:
     """Of the groups of retrying jobs, only 50 are findings, because each has advice.

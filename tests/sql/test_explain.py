@@ -1213,11 +1213,21 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         engine.report(lease, pulse=pulse, lease_seconds=900)
         session.run(lock, [runs, delayed])
         engine.advance(100)
+        opened = f" Job {runs} has opened a session with pid {pid}, in this or another database."
         found = engine.findings()["open_transaction"]
         for said in (engine.explain(runs), engine.explain(delayed), ada.explain(runs), found):
-            assert f" The session with pid {pid} belongs to job {runs}." in said["sentence"]
-            assert remedy(said).startswith(f"In the code of job {runs}, commit that session before")
-            assert "no one needs it" not in str(said)
+            assert opened in said["sentence"]
+            assert remedy(said).startswith(f"If it is the session of job {runs}, commit it in the")
+        with engine.undone():  # an earlier session had the same pid
+            began_at = session.one("select now()")
+            earlier = "expires_at = %s - interval '1 ms' + interval '900 seconds'"
+            engine.run(f"update queue.leases set {earlier}", began_at)
+            assert opened not in engine.sentence(delayed)
+        with engine.undone():  # the job's call runs in the session itself
+            engine.run("update queue.leases set pulse = pulse || %s", Jsonb({"pid": pid}))
+            said = engine.explain(delayed)
+            assert opened in said["sentence"]
+            assert remedy(said).startswith("End that session if no one needs it")
         engine.run("update queue.leases set workspace_id = %s", GLOBEX)
         assert remedy(ada.explain(delayed)) == (
             "Wait for the end of a job of another workspace, which it runs."
