@@ -109,6 +109,14 @@ def test_a_part_that_the_launcher_restarts_is_awaited(
     assert str(run_one_check(stack, "supabase").fix).startswith("minutehand doctor  # in a minute")
 
 
+@pytest.mark.parametrize(
+    "address", ["postgresql://postgres:a[b@127.0.0.1:9/postgres", "host=127.0.0.1 port=9"]
+)
+def test_a_local_database_is_recognized_in_each_form_of_address(address: str) -> None:
+    [finding] = run_checks(Target({"DATABASE_URL": address}), ["database"])
+    assert str(finding.fix).startswith("DATABASE_URL=…  # a reachable address, as in .local/env")
+
+
 def test_the_function_that_uses_most_connections_is_named(renewed: Renewed) -> None:
     """The doctor names it although its name has a hyphen and other statements have no name."""
     engine = Engine(renewed, renewed.session())

@@ -166,7 +166,9 @@ class Target:
             return f"aws logs tail {self.stage.stack} --since 10m"
         if name == "API_URL":
             return SILENT
-        return RESTART_CLI.format(name) if is_local(self.values.get(name, "")) else RESTART_HOSTED
+        if name == "DATABASE_URL" or is_local(self.values.get(name, "")):
+            return RESTART_CLI.format(name)
+        return RESTART_HOSTED
 
     @contextmanager
     def transaction(self, mode: str = "") -> Iterator[psycopg.Connection[tuple[Any, ...]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from minutehand.cli.doctor import checks, proof  # noqa: F401 - importing registers the checks
 from minutehand.cli.doctor.results import CHECKS, Check, CheckResult, Target, fail, skip
@@ -15,7 +16,7 @@ from minutehand.cli.stage import Stage, resolve_region
 from minutehand.config import ConfigurationError
 from minutehand.project import Project
 from minutehand.queue.connection_probe import PARAMETERS, is_invalid_address
-from minutehand.queue.outbound_http import is_local
+from minutehand.queue.outbound_http import LOCAL_HOSTS
 from minutehand.terminal.connection import CommandFailed, load_values
 
 #: Environment variables that are used with --stage: the sign-in and the database's address.
@@ -134,6 +135,6 @@ def run_check(check: Check, target: Target, *, named: bool) -> CheckResult:
         if re.search("password|SASL", message):
             return fail(f"the password in DATABASE_URL is wrong ({message})", PASSWORD)
         fix = CONNECT
-        if is_local(target.values["DATABASE_URL"]):
+        if conninfo_to_dict(target.values["DATABASE_URL"]).get("host") in LOCAL_HOSTS:
             fix = target.restart("DATABASE_URL", is_silent="timeout" in message)
         return fail(f"the database does not respond: {message}", fix)
