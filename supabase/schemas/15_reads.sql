@@ -1816,7 +1816,7 @@ from (
       'failed:payload',
       null,
       'Its payload has version {version}, and the type has version {type_version}. Write the '
-        'upcaster between them, deploy, then retry the job.',
+        'upcaster between them, deploy, then retry the job{is_of_newest}.',
       'retry {job_id}',
       '/types/{job_type}'
     ),

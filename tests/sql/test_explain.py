@@ -437,6 +437,7 @@ def test_revoked_keys_leave_no_advice_to_wait(engine: Engine) -> None:
             advice = engine.explain(job_id)["next"]
             assert [each["kind"] != "act" for each in advice] == [not is_revoked]
             assert ("token worker" in str(advice)) == is_revoked
+        assert (engine.explain(asleep)["estimated_start_at"] is None) == is_revoked
 
     engine.register("other")
     engine.lease_call(0, worker="keyless", job_types=["work", "other"])
@@ -556,7 +557,14 @@ def test_what_will_hold_a_delayed_job_is_named_before_the_job_is_due(engine: Eng
     engine.lease(1, job_types=["rare"], call=2)
     timed += engine.rows("select job_id::text from queue.ready")  # waits for the rate limit
     assert all(engine.explain(each)["estimated_start_at"] for each in timed)
-    ids = [*timed, due]
+    suspect = engine.enqueue()
+    engine.run(
+        "insert into queue.suspects (job_id, workspace_id, worker, company, since)"
+        " select id, workspace_id, 0, id, queue.clock() from jobs where id = %s",
+        suspect,
+    )
+    assert reason(engine, suspect) == "suspect"
+    ids = [*timed, due, suspect]
     right = "grant execute on function public.lease_jobs(jsonb) to job_worker"
     for change, sentence, steps in (
         (
@@ -1419,6 +1427,18 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
     newest = {"job_type": "work", "commit": "newest", "deployed_at": "2026-01-01T00:00:00Z"}
     engine.rpc("register_job_types", p_types=[newest])
     stale = engine.explain(fails)
+    for change in (  # it may run the newest code now, or have run it then
+        "workers set ended_at = queue.clock()",
+        "workers set started_at = queue.clock()",
+        "workers set version = '1'",
+        "job_types set deployed_at = queue.clock()",
+    ):
+        with engine.undone():
+            engine.run(f"update queue.{change}")
+            assert "with a payload that fits" in remedy(engine.explain(fails))
+    with engine.undone():  # the newest code may have the upcaster
+        engine.run("update queue.job_types set schema_version = 2")
+        assert "upcaster" not in str(engine.explain(fails)["next"])
     error["data"] = {"problems": []}
     behind, lease = engine.start()
     engine.settle(lease, "failed", error=error)
@@ -1430,10 +1450,10 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
             f"Worker w1 {words} Deploy the newest code there, or stop it. Then retry the job."
         )
         assert "that fits the type" not in str(said["next"])
-    for change in ("ended_at", "started_at"):  # it may run the newest code now
-        with engine.undone():
-            engine.run(f"update queue.workers set {change} = queue.clock()")
-            assert "with a payload that fits" in remedy(engine.explain(behind))
+    with engine.undone():
+        engine.run("update jobs set schema_version = 2 where id = %s", behind)
+        engine.run("update queue.workers set ended_at = queue.clock()")
+        assert "upcaster" not in str(engine.explain(behind)["next"])
 
     # the first line is that of a task group's error
     for line, text, cause in ((1, "e", None), (2, "e", "E: e"), (2, "E", "E")):
