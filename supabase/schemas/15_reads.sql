@@ -2976,7 +2976,7 @@ begin
         'usual', case
           when r.ratio > case when v_times ? 'typical' then 1 else 2 end then v_times ->> 'most'
         end,
-        'is_long_running', left(a.advances, 0), -- for the console
+        'is_long_running', left(a.advances, 0), -- for clients
         'advances', a.advances,
         'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console

@@ -8,20 +8,16 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 import { Sentence, useNow } from "./when.js";
 
-/** Words about a job that still works, and so keeps the colour of its state. */
-const LONG = "unusually long";
-
 /**
- * Return the trouble of a running or queued job, as `silent 4 min`, `unusually long` or `no worker`.
- * Return null if no finding is about the job.
+ * Return the trouble of a running or queued job, as `silent 4 min` or `no worker`. Return null if no
+ * finding is about the job.
  */
-function useTrouble(job, status, state, silentSince, isLong) {
+function useTrouble(job, status, state, silentSince) {
   const { findings, attention } = useStore(problems);
   const finding = findings.find(({ silent }) => silent?.[job?.id]);
   const since = silentSince === undefined ? finding?.silent[job.id] : silentSince;
   const now = useNow(Boolean(since));
   if (since && status === "processing") return `silent ${roughly(now - Date.parse(since))}`;
-  if (isLong && status === "processing") return LONG;
   // the ids of a group may be incomplete
   const isUnserved = ({ kind, jobs, job_ids: ids, job_type: type }) =>
     kind === "no_worker" && (ids.includes(job.id) || (jobs > ids.length && type === job.job_type));
@@ -34,16 +30,15 @@ export const useJobState = (job) => stateAt(job, useNow(isDelayed(job.state)));
 /**
  * Shows a badge with the state of a job, or with the job's status if only the status is known. If a
  * finding is about the job, the badge shows it too, and a `compact` badge shows only the finding.
- * The page of a job knows the time `silentSince`, or null, before the findings do, and whether the
- * job runs twice as long as others of its type.
+ * The page of a job knows the time `silentSince`, or null, before the findings do.
  */
-export function StateBadge({ job, silentSince, isLong, cancelling, compact, ...only }) {
+export function StateBadge({ job, silentSince, cancelling, compact, ...only }) {
   const state = useJobState(job ?? only);
   const { status } = job ?? only;
-  const trouble = useTrouble(job, status, state, silentSince, isLong);
+  const trouble = useTrouble(job, status, state, silentSince);
   const { word, tone, mark } = stateOf(state);
   const shown = cancelling && status === "processing" ? "Cancelling" : word;
-  return html`<span class="badge" data-tone=${trouble && trouble !== LONG ? toneOf(trouble) : tone} data-status=${status}>
+  return html`<span class="badge" data-tone=${trouble ? toneOf(trouble) : tone} data-status=${status}>
     <${Icon} name=${mark} />
     ${!trouble || (compact && cancelling) ? shown : compact ? capitalize(trouble) : `${shown}, ${trouble}`}
   </span>`;

@@ -50,37 +50,40 @@ const NO_REALTIME =
 
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
-/** Return `5 failed`, the number of jobs in groups of one kind, or undefined if there are none. */
-const countOf = (kind, groups) =>
-  groups &&
-  `${atLeast(
-    countJobs(groups),
-    groups.some(({ more }) => more),
-  )} ${KINDS[kind]}`;
+/** Maximum number of problems that the closed bar names. */
+const mostNamed = () => (isPhone() ? 1 : 3);
 
-/**
- * Name the problems, each with its number of jobs. A phone shows only the number of jobs of each
- * kind.
- */
-function summaryOf(lines) {
-  const part = (tone, subject, ...counts) =>
-    html` · <span class="strong" data-tone=${tone}>${subject}</span> ${counts.filter(Boolean).join(", ")}`;
-  const kindsOf = (groups) => Object.groupBy(groups, ({ kind }) => kind);
-  const all = kindsOf(isPhone() ? lines.flatMap(({ groups = [] }) => groups) : []);
-  const named = lines.filter(({ groups }) => !isPhone() || !groups?.length);
-  return [
-    ...Object.keys(KINDS).map((kind) => all[kind] && part(toneOf(kind), countOf(kind, all[kind]))),
-    ...named.map(({ tone, groups = [], ...line }) =>
-      part(
-        tone,
-        briefOf({ ...line, groups }).subject.replaceAll("`", ""),
-        ...Object.entries(kindsOf(groups)).map(([kind, some]) => countOf(kind, some)),
-      ),
+/** Return the numbers of jobs of problems, by their kind, as `5 failed`. */
+const countsOf = (lines) =>
+  [
+    ...Map.groupBy(
+      lines.flatMap(({ groups = [] }) => groups),
+      ({ kind }) => kind,
     ),
+  ].map(([kind, groups]) => {
+    const isMore = groups.some(({ more }) => more);
+    return { kind, count: atLeast(countJobs(groups), isMore) };
+  });
+
+/** Name the worst problems, and count the jobs of the other ones. */
+function summaryOf(lines) {
+  const most = lines.length > mostNamed() + 1 ? mostNamed() : lines.length;
+  const named = lines.slice(0, most).map((line) => {
+    const subject = briefOf(line).subject.replaceAll("`", "");
+    const counts = countsOf([line]).map(({ kind, count }) => `${count} ${KINDS[kind]}`);
+    return html` · <span class="strong" data-tone=${line.tone}>${subject}</span> ${counts.join(", ")}`;
+  });
+  const rest = lines.slice(most);
+  const others = rest.filter(({ groups }) => !groups?.length).length;
+  return [
+    ...named,
+    ...countsOf(rest).map(
+      ({ kind, count }) =>
+        html` · <span data-tone=${toneOf(kind)}>${count} more ${KINDS[kind]}</span>`,
+    ),
+    others > 0 && ` · ${others} more`,
   ];
 }
-
-const idOf = ({ key, sentence }) => key ?? sentence;
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
@@ -115,10 +118,7 @@ export function Incidents({ workspace, isApp }) {
     [isApp],
   );
   const [freshness, setFreshness] = useState("live");
-  // the problems of the workspace that a person collapsed in this tab, or null before that
-  const stored = `minutehand.problems ${user?.id} ${workspace.id}`;
-  const [known, setKnown] = useState(() => JSON.parse(sessionStorage.getItem(stored)));
-  const [isAll, setIsAll] = useState(false);
+  const [isOpen, setIsOpen] = useState(false);
   const [opened, setOpened] = useState(null); // key of the problem whose advice is shown
   const box = useFocusKeeper();
   useRefresh(read, !isApp);
@@ -157,6 +157,7 @@ export function Incidents({ workspace, isApp }) {
   else if (isWithoutRealtime) all.unshift({ sentence: NO_REALTIME });
   if (read.error?.reachable)
     all.unshift({ tone: "failed", sentence: NOT_READ, cause: read.error.message });
+  useLayoutEffect(() => setIsOpen(false), [path]);
   useLayoutEffect(() => {
     setTitle({ count: all.length });
     return () => setTitle({ count: 0 });
@@ -171,25 +172,17 @@ export function Incidents({ workspace, isApp }) {
       own ? jobs > 1 : !(groups?.length > 0 && groups.every(isListed)),
     );
   if (lines.length === 0) return null;
-  const collapse = (ids) => {
-    sessionStorage.setItem(stored, JSON.stringify(ids));
-    setKnown(ids);
-  };
-  const isCollapsed = known ? lines.every((line) => known.includes(idOf(line))) : lines.length > 1;
-  const [first, rest] = [lines.slice(0, 3), lines.slice(3)];
-  const fold = (isOpen, flip, words, names) =>
-    foldButton(html`<span class="strong">${words}</span>${names}`, isOpen, flip);
   const show = (line) => {
     // a sentence changes with the number of its jobs, which must not close an open problem
     const key = line.key ? `${line.key} ${line.since}` : line.sentence;
-    const isOpen = key === opened;
+    const isAdvised = key === opened;
     return html`<${Problem}
       key=${key}
       line=${line}
       here=${here}
       workspaceId=${workspace.id}
-      isOpen=${isOpen}
-      flip=${() => setOpened(isOpen ? null : key)} />`;
+      isOpen=${isAdvised}
+      flip=${() => setOpened(isAdvised ? null : key)} />`;
   };
   return html`<section
     class="incidents"
@@ -198,31 +191,16 @@ export function Incidents({ workspace, isApp }) {
     aria-label="Needs attention"
     aria-live="polite">
     ${
-      isCollapsed
-        ? fold(
-            false,
-            () => collapse([]),
-            pluralize(lines.length, lines.length < all.length ? "other problem" : "problem"),
-            summaryOf(lines),
-          )
-        : html`
-            ${[...first, ...(isAll ? rest : [])].map(show)}
-            <div class="folds" data-tone=${toneOfAll(rest)}>
-              ${
-                rest.length > 0 &&
-                fold(
-                  isAll,
-                  () => setIsAll(!isAll),
-                  isAll
-                    ? "Show fewer"
-                    : pluralize(rest.length, `${first.length > 0 ? "more " : ""}problem`),
-                  !isAll && summaryOf(rest),
-                )
-              }
-              ${first.length > 0 && foldButton("Collapse", true, () => collapse(lines.map(idOf)), "collapse")}
-            </div>
-          `
+      lines.length > 1 &&
+      foldButton(
+        html`<span class="strong">
+          ${pluralize(lines.length, lines.length < all.length ? "other problem" : "problem")}</span
+        >${!isOpen && summaryOf(lines)}`,
+        isOpen,
+        () => setIsOpen(!isOpen),
+      )
     }
+    ${(isOpen || lines.length === 1) && lines.map(show)}
   </section>`;
 }
 
@@ -253,8 +231,8 @@ function Problem({ line, here, workspaceId, isOpen, flip }) {
     <p class=${isOpen ? "" : "cut"}>
       ${link && groups.length > 0 ? html`<a href=${link}>${title}</a>` : title}
       ${cause && html` · <${Sentence} text=${cause} isShort />`}
-      ${time && html` <span class="muted">· ${time}</span>`}
     </p>
+    <span class="muted since">${time}</span>
     <div class="problem-links">
       ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}
       ${link && groups.length === 0 && html`<a href=${link}>${linkTo(link)}</a>`}

@@ -461,7 +461,7 @@ function GroupHead({
       ${
         isAdvised &&
         html`<div class="advice">
-          ${error?.length > 50 && html`<p class="error-text">${error}</p>`}
+          ${error?.length > 80 && html`<p class="error-text">${error}</p>`}
           <${Advice} line=${advice} here=${here} buttons=${isBelow ? [remedy] : []} />
         </div>`
       }
@@ -494,7 +494,7 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
           const isBad = text === error;
           const note = classes("job-note", isBad && "bad", isBad && isEarlier && "muted");
           return html`<span key=${text} class=${note} data-whole=${isBad && isCut(text) ? text : undefined}>
-            ${isBad && isEarlier && "earlier: "}${isBad && isPhone() ? causeOf(text) : text}
+            ${isBad && isEarlier && "earlier: "}${isBad ? causeOf(text) : text}
           </span>`;
         })}
       </a>
@@ -566,7 +566,8 @@ export function RunTime({ row }) {
 }
 
 /** Return whether the space key is pressed on a row, to click its checkbox. */
-const isSpaceOnRow = ({ key, target }) => key === " " && target.matches("a.row-link");
+const isSpaceOnRow = ({ key, target }) =>
+  key === " " && target.matches(".row-link, .group-head .plain");
 
 /** Number of rows by which a key moves the keyboard focus. */
 const STEPS = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };

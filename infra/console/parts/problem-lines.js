@@ -163,7 +163,7 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
           `${pluralize(failed.jobs, "job", failed.more)} failed`
         : `${named} ${kind}${lastOf(group)}`,
     cause: !own && causeOf(error),
-    time: html`${failed ? "first" : "started"} <${Age} at=${since} format=${relative} />${
+    time: html`${failed ? "first error" : "started"} <${Age} at=${since} format=${relative} />${
       Date.parse(failed?.last_at) > Date.parse(since) + 60_000 &&
       html`, last <${Age} at=${failed.last_at} format=${relative} />`
     }`,

@@ -167,7 +167,6 @@ function JobDetails({ watch, job }) {
           ${job.job_type} <${StateBadge}
             job=${job}
             silentSince=${silentSince}
-            isLong=${explanation?.data?.is_long_running === ""}
             cancelling=${Boolean(job.cancel_requested_at)} />
         </h1>
         <p class="muted clamp wrap">${job.glimpse}</p>
@@ -291,13 +290,15 @@ function paceOf({ next, data }, isStreaming) {
   // the limit is rounded up, so the ratio is a minimum
   const limit = data.typical_ms ?? data.longest_ms;
   const ratio = Math.floor((serverNow() - Date.parse(data.run_since)) / limit);
-  const others = `${sample} of its type took ${most} or less in the last 24 h`;
-  const times = isPredicted
-    ? ratio > 1 && `${capitalize(others)}, but its progress predicts its end. `
-    : `${capitalize(others)}. ${ratio > 1 ? `It has run more than ${ratio} times as long as they did. ` : ""}`;
+  const others = capitalize(`${sample} of its type took ${most} or less in the last 24 h. `);
   return most && !late && (usual || next[0].kind === "none")
     ? {
-        words: [times, !isPredicted && !isStreaming && advice?.words].filter(Boolean).join(""),
+        words: [
+          (ratio > 1 || !isPredicted) && others,
+          !isPredicted && !isStreaming && advice?.words,
+        ]
+          .filter(Boolean)
+          .join(""),
         advice,
       }
     : null;
@@ -574,9 +575,7 @@ function Totals({ job, now }) {
   const { queue, run, inSteps, retry, suspended, other } = totals;
   const part = (word, ms, more = "") => ms > 0 && `${word} ${duration(ms)}${more}`;
   const outside =
-    inSteps === 0 || run - inSteps < run / 100
-      ? ""
-      : ` (${duration(inSteps)} in steps, ${duration(run - inSteps)} outside steps)`;
+    inSteps === 0 || run - inSteps < run / 100 ? "" : ` (${duration(inSteps)} in steps)`;
   const parts = [
     part("queued", queue),
     part("ran", run, outside),
