@@ -343,7 +343,8 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
     page.set_viewport_size({"width": 390, "height": 844})
     visitor.open("/types")
-    click(page, f"2 problems · {worker.job_type}s: 1 without a worker · {worker.job_type}: 1 silent")
+    names = f"{worker.job_type}s: 1 without a worker · {worker.job_type}: 1 silent"
+    click(page, f"2 problems · {names}")
     expect(page.locator(".problem-line")).to_have_count(2)
     page.set_viewport_size({"width": 1360, "height": 900})
     visitor.open("/jobs?state=attention&queue=other")
