@@ -1651,7 +1651,7 @@ from (
         '[The answer of {address}|The text that the code read] is not JSON. See how it begins, and '
           'correct the request, or check the answer before its JSON is read.'
       ),
-      ('chosen', 'The code chose this error[ at {place}]. Follow its text.')
+      ('chosen', 'Follow the text of the error[, which was raised at {place}].')
   ) as f (kind, words)
   cross join lateral (
     values
@@ -1979,7 +1979,8 @@ from (
     ),
     (
       'snoozed',
-      'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
+      'Its processor snoozed it until {run_at}[, {times} since {first_at}].[ It reported: '
+        '{reported}.]',
       '[If {times} is too often, see in its log and its code why it is snoozed. Otherwise run it '
         'now.|Run it now.]',
       'retry {job_id}',
@@ -3058,7 +3059,10 @@ begin
       )
     ) as s (since, pid, renewed_at, late_since)
     cross join lateral (
-      select a.ms, a.ms >= 20000 as is_silent
+      -- a job that waits for the next call of its batch is in no call
+      select
+        a.ms,
+        a.ms >= 20000 and l.pulse ->> 'batched' is distinct from '0' as is_silent
       from (
         values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
       ) as a (ms)
@@ -3099,6 +3103,7 @@ begin
     ) as e
     cross join lateral (
       values (case
+        when l.pulse ->> 'batched' = '0' then null
         when p.is_silent or p_now > l.leased_at + interval '1 minute'
           then extract(epoch from p_now - l.leased_at) * 1000 / coalesce(
             (v_times ->> 'typical_ms')::numeric,
@@ -3430,6 +3435,11 @@ begin
         || coalesce(v_postponed, '{}')
         || (
           select jsonb_build_object(
+            -- the stage of a job that waits until a service is available again
+            'reported', (
+              select p_job.progress ->> 'message'
+              where p_job.progress ->> 'stage' = 'waiting'
+            ),
             'first_at', min(a.ended_at),
             'times', case when count(*) > 1 then queue.times_in_words(count(*)) end
           )

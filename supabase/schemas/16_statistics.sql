@@ -1588,6 +1588,7 @@ from (
       from queue.leases as r
       where r.ctid > '(0,0)' -- reads pages in order, because all running jobs are read
         and r.pulse ->> 'last' <> 'end'
+        and r.pulse ->> 'batched' is distinct from '0' -- it waits for the next call of its batch
         and r.expires_at > p_now
         and (p_workspace_id is null or r.workspace_id = p_workspace_id)
       offset 0 -- few jobs are silent, so find them before the join with queue.lanes

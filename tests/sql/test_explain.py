@@ -606,9 +606,12 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
     for _ in range(20):
         engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
         engine.elapse(2)
-    engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
+    lease = engine.lease_one()
+    engine.report(lease, progress={"stage": "waiting", "message": "the model broke off"})
+    engine.settle(lease, "snoozed", delay_seconds=60)
     said = engine.explain(job_id)
     assert ", 21 times since" in said["sentence"]
+    assert said["sentence"].endswith(". It reported: the model broke off.")
     assert "why it is snoozed" in remedy(said)
     engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
@@ -864,6 +867,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "lacks a right on table orders",
     ),
     ({"sqlstate": "42501", "role": "job_worker"}, "The role job_worker, or the owner"),
+    ({"type": "Fail"}, "Follow the text of the error."),
     ({"type": "json.decoder.JSONDecodeError"}, "The text that the code read is not JSON."),
     (
         {"type": "requests.exceptions.JSONDecodeError", "address": "api.test:443"},
@@ -1724,12 +1728,14 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     engine.report(lease, pulse=pulse | {"memory_mb": 297, "for_ms": 250_000})
     assert "growth by 200 MB" in engine.explain(hangs)["next"][1]["words"]
     pulse["for_ms"] = 250_000
-    for others, shown in (
-        (4, "processor runs it and 4 other jobs."),
-        (0, "It waits for the next call of its batch"),
-    ):
-        engine.report(lease, pulse=pulse | {"batched": others})
-        assert shown in engine.sentence(hangs)
+    engine.report(lease, pulse=pulse | {"batched": 4})
+    assert "processor runs it and 4 other jobs." in engine.sentence(hangs)
+    engine.report(lease, pulse=pulse | {"batched": 0})
+    said = engine.explain(hangs)
+    assert said["sentence"].startswith("Last known update ")
+    assert "It waits for the next call of its batch" in said["sentence"]
+    assert remedy(said) == "Nothing to do."
+    assert "silent_jobs" not in engine.findings()
     engine.report(lease, pulse=pulse | {"waits": "output"})
     assert remedy(engine.explain(hangs)).startswith("Read the output of the program while it runs")
     engine.report(lease, progress={"percentage": 50})

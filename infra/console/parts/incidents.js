@@ -69,9 +69,10 @@ const countsOf = (lines) =>
 function summaryOf(lines) {
   const most = lines.length > mostNamed() + 1 ? mostNamed() : lines.length;
   const named = lines.slice(0, most).map((line) => {
-    const subject = briefOf(line).subject.replaceAll("`", "");
+    const { subject, count: rest } = briefOf(line);
+    const name = line.groups?.length > 0 ? subject : subject + rest;
     const counts = countsOf([line]).map(({ kind, count }) => `${count} ${KINDS[kind]}`);
-    return html` · <span class="strong" data-tone=${line.tone}>${subject}</span> ${counts.join(", ")}`;
+    return html` · <span class="strong" data-tone=${line.tone}>${name.replaceAll("`", "")}</span> ${counts.join(", ")}`;
   });
   const rest = lines.slice(most);
   const others = rest.filter(({ groups }) => !groups?.length).length;
@@ -206,9 +207,8 @@ export function Incidents({ workspace, isApp }) {
 
 /**
  * Shows one problem in a line with a link and with buttons that resolve it. Below an open line is
- * what to do. On a phone, the whole line is the button that
- * opens it, and the other buttons are below it. On the page of a job, which explains its problem,
- * the line has no advice.
+ * what to do. On a phone, the whole line is the button that opens it, and the other buttons are
+ * below it. On the page of a job, which explains its problem, the line has no advice.
  */
 function Problem({ line, here, workspaceId, isOpen, flip }) {
   const { own, tone, groups = [], next = [] } = line;

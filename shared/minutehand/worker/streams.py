@@ -29,7 +29,7 @@ class OutputRefused(ProcessorError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the output of the job was not stored: its streams have more bytes than the setting "
+            "not all output of the job was stored: its streams have more bytes than the setting "
             "output_max_bytes allows",
             retryable=False,
         )

@@ -341,12 +341,6 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     visitor.open("/jobs?state=attention&search=by_hand")
     expect(page.locator("[data-group=attention]")).to_have_text("Needs attention 2")
     expect(page.locator("[data-group=running]")).to_have_text("Running 1 · silent")
-    page.set_viewport_size({"width": 390, "height": 844})
-    visitor.open("/types")
-    names = f"{worker.job_type}s: 1 without a worker · {worker.job_type}: 1 silent"
-    click(page, f"2 problems · {names}")
-    expect(page.locator(".problem-line")).to_have_count(2)
-    page.set_viewport_size({"width": 1360, "height": 900})
     visitor.open("/jobs?state=attention&queue=other")
     expect(page.get_by_text("No job in trouble matches")).to_be_visible()
     expect(page.locator(".problem-line")).to_have_count(0)
@@ -384,6 +378,34 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(heads).to_have_count(1)
     expect(page.locator("h1")).to_be_focused()
     expect(page.get_by_role("button", name="Cancel and retry")).to_be_visible()
+
+
+def test_the_closed_bar_counts_the_jobs_that_it_does_not_name(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """A phone has room for the worst problem. The bar closes on the next page."""
+    for _ in range(3):
+        worker.enqueue()
+    silent, *failed = worker.lease(3)
+    pulse = {"last": "log", "for_ms": 7_300_000, "place": "invoices.py:42", "memory_mb": 1}
+    worker.report(silent, pulse=pulse)
+    for lease in failed:
+        worker.settle(lease, "failed", error={"type": "ValueError", "message": "no total"})
+    misspell(worker, "s")
+    visitor = visit(ADA, "/types")
+    page = visitor.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.reload()
+    rest = "1 more without a worker · 1 more silent"
+    click(page, f"3 problems · {worker.job_type}: 2 failed · {rest}")
+    lines = page.locator(".problem-line")
+    expect(lines).to_have_count(3)
+    check_page(visitor)
+    lines.first.click()
+    expect(lines.first.locator(".advice")).to_contain_text("Retry these jobs.")
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="Schedules").click()
+    expect(lines).to_have_count(0)
 
 
 def test_a_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWorker) -> None:

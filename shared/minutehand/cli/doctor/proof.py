@@ -93,8 +93,7 @@ def realtime(target: Target) -> CheckResult:
 
 def _join_fix(target: Target) -> str:
     if target.values.get("DATABASE_URL") and target.query(ATTACHED):
-        step = target.restart("SUPABASE_URL", is_silent=True)
-        return f"{step}. The account must be a member of the workspace"
+        return target.restart("SUPABASE_URL", is_silent=True)
     return ATTACH.format(target.schemas.clients)
 
 

@@ -154,7 +154,7 @@ class Target:
         if pid == 0:
             return "minutehand dev  # it does not run"
         if pid and is_silent:
-            return f"minutehand dev  # first stop process {pid}, which runs but does not respond"
+            return f"minutehand dev  # first stop process {pid}, which runs the part that hangs"
         if pid:
             return (
                 f"minutehand doctor  # in a minute, because `minutehand dev` (process {pid}) starts"
