@@ -1800,8 +1800,8 @@ from (
     (
       'failed:child',
       null,
-      'Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
-        'retry this job.',
+      '[Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
+        'retry {retried}.|None of its children has failed any more. Retry this job.]',
       'show {child}',
       '/jobs/{child}'
     ),
@@ -2029,7 +2029,8 @@ from (
         'its file of settings (`-e`):|Otherwise, write '
         '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
         'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
-        'check its code and the key of its worker:]',
+        'check its code and the key of its worker:|Each of these types needs its own step, which '
+        'the page of one of its jobs names. To check workers and their keys:]',
       'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
@@ -3450,7 +3451,12 @@ begin
         when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
         when p_job.next_retry_at is null then 'scheduled'
-        when p_job.error_message is null then 'snoozed'
+        when p_job.error_message is null or (
+          select a.outcome = 'snoozed' from queue.attempts as a
+          where a.job_id = p_job.id
+          order by a.fence desc
+          limit 1
+        ) then 'snoozed' -- the job keeps the error of an earlier attempt
         else 'backing_off'
       end
     );
@@ -3967,6 +3973,30 @@ order by t.level desc
 limit 1
 $$;
 
+-- Return which jobs a person retries after the job p_from, a descendant of the job p_to: the types
+-- of the jobs between them, from below, and 'this job'. A job can only complete after its children.
+create function queue.retried_after(p_from uuid, p_to uuid)
+returns text
+language sql stable
+set search_path = ''
+as $$
+with recursive parents as (
+  select p_from as id, 0 as level
+  union all
+  select j.parent_id, p.level + 1
+  from parents as p
+  join public.jobs as j on j.id = any (array[p.id])
+  where j.id <> p_to and p.level < 6
+)
+select concat(
+  string_agg(j.job_type || ', then ', '' order by p.level) filter (where j.id <> p_to),
+  'this job'
+)
+from parents as p
+join public.jobs as j on j.id = any (array[p.id])
+where p.level > 0
+$$;
+
 -- Return the number of ancestors of a job, at most 20, and how many of them have the job's type.
 -- Return null if fewer than ten have its type, because most types that enqueue themselves end
 -- before.
@@ -4385,7 +4415,8 @@ begin
       ))
       from queue.job_types as t
       where not t.internal
-        and t.job_type <> p_job.job_type -- serves other queues, or its options were rejected
+        and t.job_type <> p_job.job_type -- serves other queues
+        and t.refusal is null
         and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
     ));
   elsif v_found ->> 'reason' = 'running' then
@@ -4764,7 +4795,8 @@ select jsonb_build_object(
   'newest_commit', left(w."commit", 9),
   'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
   'child', c.id,
-  'cause_type', coalesce(c.job_type, 'the child'),
+  'cause_type', c.job_type,
+  'retried', b.retried,
   'holder', p_held #> '{holder,job_id}',
   'parent', case
     when p_held #>> '{holder,job_id}' = p_job.parent_id::text then p_job.parent_id
@@ -4782,10 +4814,13 @@ select jsonb_build_object(
   'held_since', p_held -> 'since'
 )
 from (
-  select case
-    when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
-      then queue.blocking_descendant(p_job.id, true)
-  end as id
+  select f.id, queue.retried_after(f.id, p_job.id) as retried
+  from (
+    values (case
+      when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+        then queue.blocking_descendant(p_job.id, true)
+    end)
+  ) as f (id)
 ) as b
 left join public.jobs as c on c.id = b.id
 left join lateral ( -- the worker that rejected the payload and still runs

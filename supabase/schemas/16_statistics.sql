@@ -796,16 +796,16 @@ begin
         'jobs', u.jobs,
         'types', u.types,
         'unserved', u.job_types,
-        'job_type', u.job_type,
-        'only_type', (select u.job_type where u.types = u.job_type),
+        'job_type', o.job_type,
+        'only_type', o.job_type,
         'nearest', n.nearest,
         'is_near', left(n.nearest, 0),
-        'not_served', u.not_served,
+        'not_served', (select u.not_served where o.job_type is not null),
         'revoked_at', queue.revoked_for(u.job_type),
         'key_expired_at', queue.key_expired_at(u.job_type),
         'once_served', case
-          when exists (select from queue.workers as w where u.job_type = any (w.job_types))
-            then u.job_type
+          when exists (select from queue.workers as w where o.job_type = any (w.job_types))
+            then o.job_type
         end
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (
@@ -816,9 +816,11 @@ begin
       not_served text,
       oldest_at timestamptz
     )
-    left join lateral queue.nearest_type(u.job_type) as n (nearest)
-      on u.types = u.job_type
-        and not exists (select from queue.job_types as t where t.job_type = u.job_type)
+    left join lateral ( -- other types may need other steps
+      values (u.job_type)
+    ) as o (job_type) on strpos(u.types, ',') = 0
+    left join lateral queue.nearest_type(o.job_type) as n (nearest)
+      on not exists (select from queue.job_types as t where t.job_type = u.job_type)
     where u.jobs > 0
     union all
     select

@@ -72,7 +72,7 @@ def test_every_place_of_a_life_has_its_reason(engine: Engine, ada: Engine) -> No
     engine.advance(100)
     engine.settle(engine.lease_one(), "snoozed", delay_seconds=60)
     engine.advance(30)
-    assert reason(engine, job_id) == "backing_off"  # the snoozed job keeps its last error
+    assert reason(engine, job_id) == "snoozed"  # the job keeps its last error
     engine.advance(100)
     lease = engine.lease_one()
     ada.cancel(job_id)
@@ -285,7 +285,9 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
     engine.register("other")  # although registered just now, no worker of the queue may be starting
     for shown in (engine.explain(job_id), engine.findings()["no_processor"]):
         assert "other in the queue default" in shown["sentence"]
-        assert "--queue default" in remedy(shown)
+    assert "--queue default" in remedy(engine.explain(job_id))
+    assert "work" in engine.findings()["no_processor"]["sentence"]
+    assert remedy(shown).startswith("Each of these types needs its own step")
     engine.register("third", key_concurrency=1)
     for key in "abab":
         engine.enqueue(job_type="third", concurrency_key=key)

@@ -423,4 +423,16 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     assert broken["error_message"] == f"Broken: no customer in …{child[-8:]}"
     [effect] = broken["consequences"]
     assert (effect["job_type"], effect["latest_id"]) == ("top", parent)
+    broken_child = engine.explain(parent)["next"][0]["words"]
+    assert broken_child.startswith("Follow the advice of work, the first descendant that failed")
+    leaf = engine.enqueue()
+    engine.run("update public.jobs set parent_id = %s where id = %s", child, leaf)
+    engine.settle(engine.lease_one(), "failed", error=error)
+    retried = engine.explain(parent)["next"][0]["words"]
+    assert retried.endswith("and retry it. Then retry work, then this job.")
+    for job_id in (leaf, child):
+        engine.retry(job_id)
+        engine.complete([engine.lease_one()])
+    [step] = engine.explain(parent)["next"][:1]
+    assert step["words"] == "None of its children has failed any more. Retry this job."
     assert broken["by_hour"] == {"0": 1}

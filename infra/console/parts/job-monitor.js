@@ -416,14 +416,14 @@ function GroupHead({
   here,
   remedy,
 }) {
-  const { kind, error, since, nearest } = group;
+  const { kind, error, since } = group;
   const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: [group] });
   // its tab counts only the jobs that wait for their next run
   const isWhole = kind === "retrying" && jobs.length >= group.jobs;
   const due = isWhole && jobs.filter(({ state }) => /queued|running/.test(state)).length;
   const name = `${subject} ${count}${due ? `, ${due} of them due or running` : ""}`;
   const hasAdvice = advice?.next?.length > 0;
-  const isBelow = hasAdvice && nearest; // a guess is next to its words
+  const isBelow = advice?.next?.some(({ guess }) => guess); // the button is next to its words
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
