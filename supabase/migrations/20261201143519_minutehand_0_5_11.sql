@@ -400,7 +400,7 @@ from (
         '[The answer of {address}|The text that the code read] is not JSON. See how it begins, and '
           'correct the request, or check the answer before its JSON is read.'
       ),
-      ('chosen', 'The code chose this error[ at {place}]. Follow its text.')
+      ('chosen', 'Follow the text of the error[, which was raised at {place}].')
   ) as f (kind, words)
   cross join lateral (
     values
@@ -549,8 +549,8 @@ from (
     (
       'failed:child',
       null,
-      'Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
-        'retry this job.',
+      '[Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
+        'retry {retried}.|None of its children has failed any more. Retry this job.]',
       'show {child}',
       '/jobs/{child}'
     ),
@@ -728,7 +728,8 @@ from (
     ),
     (
       'snoozed',
-      'Its processor snoozed it until {run_at}[, {times} since {first_at}].',
+      'Its processor snoozed it until {run_at}[, {times} since {first_at}].[ It reported: '
+        '{reported}.]',
       '[If {times} is too often, see in its log and its code why it is snoozed. Otherwise run it '
         'now.|Run it now.]',
       'retry {job_id}',
@@ -777,7 +778,8 @@ from (
         'its file of settings (`-e`):|Otherwise, write '
         '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
         'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
-        'check its code and the key of its worker:]',
+        'check its code and the key of its worker:|Each of these types needs its own step, which '
+        'the page of one of its jobs names. To check workers and their keys:]',
       'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
@@ -1523,7 +1525,10 @@ begin
       )
     ) as s (since, pid, renewed_at, late_since)
     cross join lateral (
-      select a.ms, a.ms >= 20000 as is_silent
+      -- a job that waits for the next call of its batch is in no call
+      select
+        a.ms,
+        a.ms >= 20000 and l.pulse ->> 'batched' is distinct from '0' as is_silent
       from (
         values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
       ) as a (ms)
@@ -1564,6 +1569,7 @@ begin
     ) as e
     cross join lateral (
       values (case
+        when l.pulse ->> 'batched' = '0' then null
         when p.is_silent or p_now > l.leased_at + interval '1 minute'
           then extract(epoch from p_now - l.leased_at) * 1000 / coalesce(
             (v_times ->> 'typical_ms')::numeric,
@@ -1861,6 +1867,11 @@ begin
         || coalesce(v_postponed, '{}')
         || (
           select jsonb_build_object(
+            -- the stage of a job that waits until a service is available again
+            'reported', (
+              select p_job.progress ->> 'message'
+              where p_job.progress ->> 'stage' = 'waiting'
+            ),
             'first_at', min(a.ended_at),
             'times', case when count(*) > 1 then queue.times_in_words(count(*)) end
           )
@@ -1871,7 +1882,12 @@ begin
         when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
         when p_job.next_retry_at is null then 'scheduled'
-        when p_job.error_message is null then 'snoozed'
+        when p_job.error_message is null or (
+          select a.outcome = 'snoozed' from queue.attempts as a
+          where a.job_id = p_job.id
+          order by a.fence desc
+          limit 1
+        ) then 'snoozed' -- the job keeps the error of an earlier attempt
         else 'backing_off'
       end
     );
@@ -2027,6 +2043,30 @@ select
   l.locker
 from locks as l
 left join queue.session_work(array(select distinct o.pid from locks as o)) as w on w.pid = l.pid
+$$;
+
+-- Return which jobs a person retries after the job p_from, a descendant of the job p_to: the types
+-- of the jobs between them, from below, and 'this job'. A job can only complete after its children.
+create or replace function queue.retried_after(p_from uuid, p_to uuid)
+returns text
+language sql stable
+set search_path = ''
+as $$
+with recursive parents as (
+  select p_from as id, 0 as level
+  union all
+  select j.parent_id, p.level + 1
+  from parents as p
+  join public.jobs as j on j.id = any (array[p.id])
+  where j.id <> p_to and p.level < 6
+)
+select concat(
+  string_agg(j.job_type || ', then ', '' order by p.level) filter (where j.id <> p_to),
+  'this job'
+)
+from parents as p
+join public.jobs as j on j.id = any (array[p.id])
+where p.level > 0
 $$;
 
 -- Return the kind, code and cause of a job's last error. queue.error_of classifies the error by its
@@ -2227,7 +2267,8 @@ begin
       ))
       from queue.job_types as t
       where not t.internal
-        and t.job_type <> p_job.job_type -- serves other queues, or its options were rejected
+        and t.job_type <> p_job.job_type -- serves other queues
+        and t.refusal is null
         and exists (select from unnest(p_alive) as w where t.job_type = any (w.job_types))
     ));
   elsif v_found ->> 'reason' = 'running' then
@@ -2606,7 +2647,8 @@ select jsonb_build_object(
   'newest_commit', left(w."commit", 9),
   'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
   'child', c.id,
-  'cause_type', coalesce(c.job_type, 'the child'),
+  'cause_type', c.job_type,
+  'retried', b.retried,
   'holder', p_held #> '{holder,job_id}',
   'parent', case
     when p_held #>> '{holder,job_id}' = p_job.parent_id::text then p_job.parent_id
@@ -2624,10 +2666,13 @@ select jsonb_build_object(
   'held_since', p_held -> 'since'
 )
 from (
-  select case
-    when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
-      then queue.blocking_descendant(p_job.id, true)
-  end as id
+  select f.id, queue.retried_after(f.id, p_job.id) as retried
+  from (
+    values (case
+      when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+        then queue.blocking_descendant(p_job.id, true)
+    end)
+  ) as f (id)
 ) as b
 left join public.jobs as c on c.id = b.id
 left join lateral ( -- the worker that rejected the payload and still runs
@@ -3027,16 +3072,16 @@ begin
         'jobs', u.jobs,
         'types', u.types,
         'unserved', u.job_types,
-        'job_type', u.job_type,
-        'only_type', (select u.job_type where u.types = u.job_type),
+        'job_type', o.job_type,
+        'only_type', o.job_type,
         'nearest', n.nearest,
         'is_near', left(n.nearest, 0),
-        'not_served', u.not_served,
+        'not_served', (select u.not_served where o.job_type is not null),
         'revoked_at', queue.revoked_for(u.job_type),
         'key_expired_at', queue.key_expired_at(u.job_type),
         'once_served', case
-          when exists (select from queue.workers as w where u.job_type = any (w.job_types))
-            then u.job_type
+          when exists (select from queue.workers as w where o.job_type = any (w.job_types))
+            then o.job_type
         end
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (
@@ -3047,9 +3092,11 @@ begin
       not_served text,
       oldest_at timestamptz
     )
-    left join lateral queue.nearest_type(u.job_type) as n (nearest)
-      on u.types = u.job_type
-        and not exists (select from queue.job_types as t where t.job_type = u.job_type)
+    left join lateral ( -- other types may need other steps
+      values (u.job_type)
+    ) as o (job_type) on strpos(u.types, ',') = 0
+    left join lateral queue.nearest_type(o.job_type) as n (nearest)
+      on not exists (select from queue.job_types as t where t.job_type = u.job_type)
     where u.jobs > 0
     union all
     select
@@ -3694,6 +3741,7 @@ from (
       from queue.leases as r
       where r.ctid > '(0,0)' -- reads pages in order, because all running jobs are read
         and r.pulse ->> 'last' <> 'end'
+        and r.pulse ->> 'batched' is distinct from '0' -- it waits for the next call of its batch
         and r.expires_at > p_now
         and (p_workspace_id is null or r.workspace_id = p_workspace_id)
       offset 0 -- few jobs are silent, so find them before the join with queue.lanes
