@@ -111,6 +111,8 @@ function partsOf(job, now, level) {
   // the same attempt
   const attempts = runs.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
+  // output is known up to 20 seconds late
+  const isLive = (last) => outputTone(last) === "processing" && now - at(last) < 20_000;
   const outputTone = (last) =>
     job.status === "processing" && at(last) >= at(runs.at(-1)?.leased_at)
       ? "processing"
@@ -146,7 +148,14 @@ function partsOf(job, now, level) {
     ...(streams ?? [])
       .filter(({ first_at: first }) => first)
       .map(({ stream, first_at: first, last_at: last }) =>
-        part("output", `>${stream}`, `Output: ${stream}`, outputTone(last), at(first), last),
+        part(
+          "output",
+          `>${stream}`,
+          `Output: ${stream}`,
+          outputTone(last),
+          at(first),
+          isLive(last) ? null : last,
+        ),
       ),
     ...steps.map((step) =>
       part(

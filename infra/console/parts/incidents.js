@@ -5,7 +5,6 @@ import { atLeast, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
-import { toneOf } from "../lib/states.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { setTitle } from "../lib/title.js";
 import {
@@ -51,39 +50,26 @@ const NO_REALTIME =
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
 /** Maximum number of problems that the closed bar names. */
-const mostNamed = () => (isPhone() ? 1 : 3);
+const mostNamed = () => (isPhone() ? 2 : 6);
 
-/** Return the numbers of jobs of problems, by their kind, as `5 failed`. */
-const countsOf = (lines) =>
-  [
-    ...Map.groupBy(
-      lines.flatMap(({ groups = [] }) => groups),
-      ({ kind }) => kind,
-    ),
-  ].map(([kind, groups]) => {
-    const isMore = groups.some(({ more }) => more);
-    return { kind, count: atLeast(countJobs(groups), isMore) };
-  });
-
-/** Name the worst problems, and count the jobs of the other ones. */
+/** Name the worst problems, each with its number of jobs of each kind. */
 function summaryOf(lines) {
-  const most = lines.length > mostNamed() + 1 ? mostNamed() : lines.length;
-  const named = lines.slice(0, most).map((line) => {
-    const { subject, count: rest } = briefOf(line);
-    const name = line.groups?.length > 0 ? subject : subject + rest;
-    const counts = countsOf([line]).map(({ kind, count }) => `${count} ${KINDS[kind]}`);
-    return html` · <span class="strong" data-tone=${line.tone}>${name.replaceAll("`", "")}</span> ${counts.join(", ")}`;
+  const rest = lines.length - mostNamed();
+  const named = lines.slice(0, mostNamed()).map((line) => {
+    const { subject, count } = briefOf(line);
+    const kinds = Map.groupBy(line.groups ?? [], ({ kind }) => kind);
+    const counts = [...kinds].map(([kind, groups]) => {
+      const isMore = groups.some(({ more }) => more);
+      return `${atLeast(countJobs(groups), isMore)} ${KINDS[kind]}`;
+    });
+    const name = counts.length > 0 ? subject : subject + count;
+    return html` ·${" "}
+      <span class="part">
+        <span class="strong" data-tone=${line.tone}>${name.replaceAll("`", "")}</span>${" "}
+        ${counts.join(", ")}
+      </span>`;
   });
-  const rest = lines.slice(most);
-  const others = rest.filter(({ groups }) => !groups?.length).length;
-  return [
-    ...named,
-    ...countsOf(rest).map(
-      ({ kind, count }) =>
-        html` · <span data-tone=${toneOf(kind)}>${count} more ${KINDS[kind]}</span>`,
-    ),
-    others > 0 && ` · ${others} more`,
-  ];
+  return [...named, rest > 0 && ` · ${rest} more`];
 }
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";

@@ -194,7 +194,7 @@ export function Advice({ line, here, shown, buttons }) {
       completed &&
       html`<p>
         ${pluralize(completed, "job")} of this type completed in the last
-        hour${until && html`, none in the last <${Age} at=${until} format=${roughAge} />`}.
+        hour${until && html`, none for <${Age} at=${until} format=${roughAge} />`}.
       </p>`
     }
     <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />

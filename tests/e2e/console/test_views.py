@@ -380,10 +380,8 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
     expect(page.get_by_role("button", name="Cancel and retry")).to_be_visible()
 
 
-def test_the_closed_bar_counts_the_jobs_that_it_does_not_name(
-    visit: Visit, worker: HandWorker
-) -> None:
-    """A phone has room for the worst problem. The bar closes on the next page."""
+def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorker) -> None:
+    """A phone has room for two problems. The bar closes on the next page."""
     for _ in range(3):
         worker.enqueue()
     silent, *failed = worker.lease(3)
@@ -396,8 +394,8 @@ def test_the_closed_bar_counts_the_jobs_that_it_does_not_name(
     page = visitor.page
     page.set_viewport_size({"width": 390, "height": 844})
     page.reload()
-    rest = "1 more without a worker · 1 more silent"
-    click(page, f"3 problems · {worker.job_type}: 2 failed · {rest}")
+    names = f"{worker.job_type}: 2 failed · {worker.job_type}s: 1 without a worker"
+    click(page, f"3 problems · {names} · 1 more")
     lines = page.locator(".problem-line")
     expect(lines).to_have_count(3)
     check_page(visitor)
