@@ -211,9 +211,10 @@ def _raised_in(error: BaseException) -> list[FrameType]:
 def _unparsed_response(error: BaseException) -> Any:
     """Return the response of httpx or requests whose content is not JSON, or None."""
     for frame in _raised_in(error) if type(error).__name__ == "JSONDecodeError" else ():
-        response = frame.f_locals.get("self")
-        if frame.f_code.co_name == "json" and attribute(response, "request") is not None:
-            return response
+        # other objects may run code of the user when an attribute is read
+        module, method = frame.f_globals.get("__name__"), frame.f_code.co_qualname
+        if method == "Response.json" and module in {"httpx._models", "requests.models"}:
+            return frame.f_locals.get("self")
     return None
 
 

@@ -363,10 +363,24 @@ def test_an_answer_that_is_not_json_is_stored_with_its_server() -> None:
             info = error_info(found.value)
             assert (info.response, info.status) == ("<html>busy", None)
             assert info.message.endswith(f"({server.removeprefix('http://')})")
-    content = "private"
+
+    class Document:
+        _content = b"private"
+        read = 0
+
+        @property
+        def request(self) -> object:
+            self.read += 1
+            return self
+
+        def json(self) -> object:
+            return json.loads(self._content)
+
+    document = Document()
     with pytest.raises(ValueError, match="Expecting value") as found:
-        json.loads(content)
+        document.json()
     assert "private" not in str(error_info(found.value))
+    assert document.read == 0
 
 
 async def test_a_refused_call_of_a_workers_function_names_its_role() -> None:
