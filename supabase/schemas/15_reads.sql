@@ -1801,7 +1801,8 @@ from (
       'failed:child',
       null,
       '[Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
-        'retry {retried}.|None of its children has failed any more. Retry this job.]',
+        'retry {retried}.|Its child {child} was cancelled. Retry the child, then this job.|None of '
+        'its children has failed any more. Retry this job.]',
       'show {child}',
       '/jobs/{child}'
     ),
@@ -3438,7 +3439,7 @@ begin
           select jsonb_build_object(
             -- the stage of a job that waits until a service is available again
             'reported', (
-              select p_job.progress ->> 'message'
+              select nullif(rtrim(p_job.progress ->> 'message', ' .'), '')
               where p_job.progress ->> 'stage' = 'waiting'
             ),
             'first_at', min(a.ended_at),
@@ -4794,7 +4795,14 @@ select jsonb_build_object(
   'other_code', w.version,
   'newest_commit', left(w."commit", 9),
   'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
-  'child', c.id,
+  'child', coalesce(c.id, (
+    select j.id from public.jobs as j
+    where j.parent_id = p_job.id
+      and j.status = 'cancelled'
+      and p_job.error_data #> '{data,failed}' ? j.id::text
+      and p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+    limit 1
+  )),
   'cause_type', c.job_type,
   'retried', b.retried,
   'holder', p_held #> '{holder,job_id}',

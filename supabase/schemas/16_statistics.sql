@@ -801,8 +801,8 @@ begin
         'nearest', n.nearest,
         'is_near', left(n.nearest, 0),
         'not_served', (select u.not_served where o.job_type is not null),
-        'revoked_at', queue.revoked_for(u.job_type),
-        'key_expired_at', queue.key_expired_at(u.job_type),
+        'revoked_at', queue.revoked_for(o.job_type),
+        'key_expired_at', queue.key_expired_at(o.job_type),
         'once_served', case
           when exists (select from queue.workers as w where o.job_type = any (w.job_types))
             then o.job_type

@@ -350,6 +350,9 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     assert ("expired at" in engine.sentence(job_id)) == (seconds <= 120)
     found = engine.findings()["no_processor"]
     assert ("WORKER_KEY" in remedy(found)) == (seconds <= 120)
+    with engine.undone():
+        engine.enqueue(job_type="z")  # whose worker has no expired key
+        assert remedy(engine.findings()["no_processor"]).startswith("Each of these types")
     # the Data API accepts an expired key for 30 seconds
     late = "update queue.workers set seen_at = to_timestamp(%s) where worker_id <> 'w2'"
     engine.run(late, expires + 20)
@@ -609,7 +612,7 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
         engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
         engine.elapse(2)
     lease = engine.lease_one()
-    engine.report(lease, progress={"stage": "waiting", "message": "the model broke off"})
+    engine.report(lease, progress={"stage": "waiting", "message": "the model broke off."})
     engine.settle(lease, "snoozed", delay_seconds=60)
     said = engine.explain(job_id)
     assert ", 21 times since" in said["sentence"]

@@ -428,6 +428,16 @@ def test_a_child_that_failed_is_one_row_with_what_followed(engine: Engine) -> No
     leaf = engine.enqueue()
     engine.run("update public.jobs set parent_id = %s where id = %s", child, leaf)
     engine.settle(engine.lease_one(), "failed", error=error)
+    with engine.undone():
+        engine.cancel(engine.retry(child)["id"])
+        listed = "update jobs set error_data = error_data || %s where id = %s"
+        engine.run(listed, Jsonb({"data": {"failed": [child]}}), parent)
+        [step] = engine.explain(parent)["next"]
+        assert (step["words"], step["command"]) == (
+            f"Its child {child} was cancelled. Retry the child, then this job.",
+            f"minutehand show {child}",
+        )
+        engine.retry(child)
     retried = engine.explain(parent)["next"][0]["words"]
     assert retried.endswith("and retry it. Then retry work, then this job.")
     for job_id in (leaf, child):
