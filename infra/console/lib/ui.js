@@ -24,8 +24,8 @@ export const classes = (...names) => names.filter(Boolean).join(" ");
 export const isPhone = () => matchMedia("(max-width: 46rem)").matches;
 
 /** Return a button that shows or hides what is below it. */
-export const foldButton = (words, isOpen, flip, of) =>
-  html`<button type="button" class=${classes("fold", of)} aria-expanded=${isOpen} onClick=${flip}>
+export const foldButton = (words, isOpen, flip) =>
+  html`<button type="button" class="fold" aria-expanded=${isOpen} onClick=${flip}>
     ${words}
   </button>`;
 

@@ -169,7 +169,10 @@ export function Incidents({ workspace, isApp }) {
       here=${here}
       workspaceId=${workspace.id}
       isOpen=${isAdvised}
-      flip=${() => setOpened(isAdvised ? null : key)} />`;
+      flip=${() => {
+        setOpened(isAdvised ? null : key);
+        setIsOpen(true); // another problem must not close this one
+      }} />`;
   };
   return html`<section
     class="incidents"

@@ -95,7 +95,8 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
     countFilter,
     isGrouped ? listed : undefined,
   );
-  const { rows } = state;
+  // the list keeps rows of jobs that no longer need attention
+  const rows = state.rows.filter(({ id }) => !isGrouped || groups.has(id));
   const lines = isGrouped
     ? groupRows(rows, groups, distinct, isPart, isClosed, problemLines)
     : rows.map((row) => ({ row }));
@@ -439,7 +440,7 @@ function GroupHead({
       </label>
     </td>
     <th scope="rowgroup">
-      <div class="group-head">
+      <div class="group-head" title=${error ?? cause}>
         <span class="strong">
           ${
             flip
@@ -451,7 +452,7 @@ function GroupHead({
                 : name
           }
         </span>
-        <span class=${classes("job-note", error && "bad")} title=${error ?? cause}>
+        <span class=${classes("job-note", error && "bad")}>
           ${(!isPhone() && causeOf(error)) || (cause && html`<${Sentence} text=${cause} isShort />`)}
         </span>
         ${since && html`<span class="small muted since">${time}</span>`}

@@ -387,11 +387,17 @@ def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorke
     silent, *failed = worker.lease(3)
     pulse = {"last": "log", "for_ms": 7_300_000, "place": "invoices.py:42", "memory_mb": 1}
     worker.report(silent, pulse=pulse)
+    visitor = visit(ADA, "/types")
+    page = visitor.page
+    page.clock.install()
+    page.reload()
+    click(page, "What to do")
     for lease in failed:
         worker.settle(lease, "failed", error={"type": "ValueError", "message": "no total"})
     misspell(worker, "s")
-    visitor = visit(ADA, "/types")
-    page = visitor.page
+    page.clock.run_for(31_000)
+    expect(page.locator(".problem-line")).to_have_count(3)  # the open problem stays open
+    expect(page.locator(".advice")).to_contain_text("invoices.py:42")
     page.set_viewport_size({"width": 390, "height": 844})
     page.reload()
     names = f"{worker.job_type}: 2 failed · {worker.job_type}s: 1 without a worker"
@@ -409,12 +415,16 @@ def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorke
 def test_a_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWorker) -> None:
     """So the next group is in view. Ticking a closed group selects all of its jobs."""
     misspell(worker, *11 * [".many"], ".few", ".few")
-    page = visit(ADA, "/jobs?state=attention").page
+    visitor = visit(ADA, "/jobs?state=attention")
+    page = visitor.page
+    page.clock.install()
+    page.reload()
     rows = page.locator("tr.job-row")
     name = f"{worker.job_type}.many: no worker, 11 jobs waiting"
     head = page.get_by_role("button", name=name)
     expect(head).to_have_attribute("aria-expanded", "false")
-    page.get_by_label(f"Select {name}").check()
+    head.focus()
+    page.keyboard.press(" ")
     bar = page.get_by_role("region", name="Selected jobs")
     expect(bar).to_contain_text(f"11 queued jobs of {worker.job_type}.many selected")
     expect(rows).to_have_count(0)
@@ -435,6 +445,18 @@ def test_a_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWorker) 
     expect(rows.nth(3).get_by_role("checkbox")).to_be_focused()
     page.get_by_label(f"Select {name}").click(modifiers=["Shift"])
     expect(bar).to_contain_text(f"11 queued jobs of {worker.job_type}.many selected")
+    page.get_by_label(re.compile(r"Select .*\.few")).check()
+    expect(bar).to_contain_text("13 queued jobs selected")
+
+    def resolve_few(route: Route) -> None:
+        found = route.fetch().json()
+        kept = [one for one in found["attention"] if not one["job_type"].endswith(".few")]
+        route.fulfill(json=found | {"attention": kept})
+
+    visitor.context.route("**/explain_queue", resolve_few)
+    page.clock.run_for(31_000)
+    expect(bar).to_contain_text("11 queued jobs of")  # actions change no hidden job
+    visitor.context.unroute_all(behavior="wait")
 
 
 def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorker) -> None:
