@@ -535,17 +535,20 @@ select jsonb_object_agg(
           'no_worker' as kind,
           case d.cause when 'unserved' then 'no_processor' else 'no_worker' end as reason,
           d.job_type,
-          d.jobs,
-          d.job_ids,
-          d.ready_at as since
-        from due as d
+          sum(d.jobs) as jobs,
+          (
+            string_to_array(string_agg(array_to_string(d.job_ids, ','), ','), ',')::uuid[]
+          )[:200] as job_ids,
+          min(d.ready_at) as since
+        from due as d -- the jobs of a type may be in several queues
         where case
           when d.cause = 'unserved' then true
           when d.cause <> 'paused' and d.job_ids is not null
             -- no worker has called, as in the finding no_worker
             then coalesce((select queue.last_call() < p_now - interval '90 seconds'), true)
         end
-        order by d.jobs desc
+        group by 1, 3, 4
+        order by jobs desc
         limit 50 -- limits the response
       ) as a
     )

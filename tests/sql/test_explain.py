@@ -706,6 +706,15 @@ def test_due_retries_are_found_beside_ready_jobs_of_many_types(engine: Engine) -
     assert engine.now(-600) < datetime.fromisoformat(until) < engine.now()
 
 
+def test_jobs_of_a_type_in_two_queues_are_one_group(engine: Engine) -> None:
+    """A group is known by its type, so two of them opened together in the console."""
+    engine.lease_call(0, worker="w1", job_types=["other"], queues=["mail"])
+    ids = [engine.enqueue(queue=queue) for queue in ("default", "mail", "mail")]
+    engine.advance(200)
+    [group] = engine.overview(ACME)["attention"]
+    assert (group["jobs"], sorted(group["job_ids"])) == (3, ids)
+
+
 def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:
     """`attention` groups such jobs by error until they are retried, but they are no finding."""
     ids = [fail_one(engine, {"type": "KeyError", "message": "'card'\nin a.py"}) for _ in range(2)]
