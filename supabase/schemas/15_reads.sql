@@ -3974,6 +3974,19 @@ order by t.level desc
 limit 1
 $$;
 
+-- Return a cancelled child of a job, among those with the ids p_failed.
+create function queue.cancelled_child(p_job_id uuid, p_failed jsonb)
+returns uuid
+language sql stable
+set search_path = ''
+as $$
+select j.id
+from public.jobs as j
+where j.parent_id = p_job_id and j.status = 'cancelled' and p_failed ? j.id::text
+order by j.id
+limit 1
+$$;
+
 -- Return which jobs a person retries after the job p_from, a descendant of the job p_to: the types
 -- of the jobs between them, from below, and 'this job'. A job can only complete after its children.
 create function queue.retried_after(p_from uuid, p_to uuid)
@@ -4795,15 +4808,8 @@ select jsonb_build_object(
   'other_code', w.version,
   'newest_commit', left(w."commit", 9),
   'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
-  'child', coalesce(c.id, (
-    select j.id from public.jobs as j
-    where j.parent_id = p_job.id
-      and j.status = 'cancelled'
-      and p_job.error_data #> '{data,failed}' ? j.id::text
-      and p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
-    limit 1
-  )),
-  'cause_type', c.job_type,
+  'child', c.id,
+  'cause_type', case when c.status = 'failed' then c.job_type end,
   'retried', b.retried,
   'holder', p_held #> '{holder,job_id}',
   'parent', case
@@ -4826,7 +4832,10 @@ from (
   from (
     values (case
       when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
-        then queue.blocking_descendant(p_job.id, true)
+        then coalesce(
+          queue.blocking_descendant(p_job.id, true),
+          queue.cancelled_child(p_job.id, p_job.error_data #> '{data,failed}')
+        )
     end)
   ) as f (id)
 ) as b
