@@ -550,7 +550,8 @@ from (
       'failed:child',
       null,
       '[Follow the advice of {cause_type}, the first descendant that failed, and retry it. Then '
-        'retry {retried}.|None of its children has failed any more. Retry this job.]',
+        'retry {retried}.|Its child {child} was cancelled. Retry the child, then this job.|None of '
+        'its children has failed any more. Retry this job.]',
       'show {child}',
       '/jobs/{child}'
     ),
@@ -1869,7 +1870,7 @@ begin
           select jsonb_build_object(
             -- the stage of a job that waits until a service is available again
             'reported', (
-              select p_job.progress ->> 'message'
+              select nullif(rtrim(p_job.progress ->> 'message', ' .'), '')
               where p_job.progress ->> 'stage' = 'waiting'
             ),
             'first_at', min(a.ended_at),
@@ -2043,6 +2044,19 @@ select
   l.locker
 from locks as l
 left join queue.session_work(array(select distinct o.pid from locks as o)) as w on w.pid = l.pid
+$$;
+
+-- Return a cancelled child of a job, among those with the ids p_failed.
+create or replace function queue.cancelled_child(p_job_id uuid, p_failed jsonb)
+returns uuid
+language sql stable
+set search_path = ''
+as $$
+select j.id
+from public.jobs as j
+where j.parent_id = p_job_id and j.status = 'cancelled' and p_failed ? j.id::text
+order by j.id
+limit 1
 $$;
 
 -- Return which jobs a person retries after the job p_from, a descendant of the job p_to: the types
@@ -2647,7 +2661,7 @@ select jsonb_build_object(
   'newest_commit', left(w."commit", 9),
   'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
   'child', c.id,
-  'cause_type', c.job_type,
+  'cause_type', case when c.status = 'failed' then c.job_type end,
   'retried', b.retried,
   'holder', p_held #> '{holder,job_id}',
   'parent', case
@@ -2670,7 +2684,10 @@ from (
   from (
     values (case
       when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
-        then queue.blocking_descendant(p_job.id, true)
+        then coalesce(
+          queue.blocking_descendant(p_job.id, true),
+          queue.cancelled_child(p_job.id, p_job.error_data #> '{data,failed}')
+        )
     end)
   ) as f (id)
 ) as b
@@ -2866,6 +2883,247 @@ from (
   order by 1 desc
   limit 20
 ) as h
+$$;
+
+-- Return the number of due jobs for each reason why due jobs have not started. The reasons are
+-- paused, unserved (no worker serves the job type), suspect (the job's process died), at_limit,
+-- blocked (by a concurrency key) and ready. Only unserved jobs cause the verdict `warn`. The key
+-- `attention` has the jobs that wait for a worker, as public.explain_queue returns them.
+-- p_user_id: Id of the member who calls, or null to count the jobs of all callers. Among jobs of
+--   unpublished types, only the member's own jobs are counted, because a member who is no manager
+--   cannot change the jobs of other people.
+create or replace function queue.backlog(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_user_id uuid default null
+)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+with lanes as materialized (
+  select
+    l.lane,
+    l.job_type,
+    l.queue,
+    s.unserved,
+    case when s.in_other_queues then l.queue end as not_served,
+    greatest(10, 10000 / count(*) over ()) as most,
+    coalesce(queue.free_of_type(l.job_type, p_now) <= 0, false) as is_full
+  from (
+    select array_agg(o.job_type) as types, array_agg(o.queue) as queues
+    from (select distinct job_type, queue from queue.lanes) as o
+  ) as a
+  cross join lateral queue.is_unserved(a.types, a.queues, queue.live_workers(p_now), p_now) as s
+  join queue.lanes as l on l.job_type = s.job_type and l.queue = s.queue
+),
+unpublished as materialized (
+  select o.workspace_id, o.job_type, o.job_id
+  from queue.unpublished as o
+  where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+    and (
+      p_user_id is null
+      or exists (
+        select from public.jobs as j
+        where j.id = o.job_id and j.user_id = p_user_id
+      )
+    )
+  limit 10000
+),
+due as (
+  select
+    l.job_type,
+    l.not_served,
+    r.ready_at,
+    r.jobs,
+    r.workspace_id,
+    r.job_ids,
+    sum(r.jobs) over (partition by l.lane) >= l.most as is_more,
+    case
+      when exists (
+        select from queue.pauses as p
+        where (p.kind, p.name) in (
+          ('job_type', l.job_type),
+          ('queue', l.queue),
+          ('workspace', r.workspace_id::text),
+          ('workspace_type', r.workspace_id || '/' || l.job_type)
+        )
+      ) then 'paused'
+      when l.unserved then 'unserved'
+      when r.is_suspect then 'suspect'
+      when l.is_full
+          or exists (
+            select from queue.turns as t
+            where t.lane = l.lane
+              and t.workspace_id = r.workspace_id
+              and t.blocked
+              and t.look_at is not null
+          )
+        then 'at_limit'
+      else 'ready'
+    end as cause
+  from lanes as l
+  cross join lateral (
+    select
+      o.workspace_id,
+      exists (select from queue.suspects) -- evaluated once, and usually finds no row
+        and exists (select from queue.suspects as s where s.job_id = o.job_id) as is_suspect,
+      min(o.ready_at) as ready_at,
+      count(*) as jobs,
+      (array_agg(o.job_id))[:200] as job_ids
+    from (
+      select *
+      from queue.ready as q
+      where q.lane = l.lane
+        and (p_workspace_id is null or q.workspace_id = p_workspace_id)
+      limit l.most
+    ) as o
+    group by 1, 2
+  ) as r
+  union all
+  select
+    g.job_type,
+    null,
+    null,
+    count(*),
+    null,
+    null,
+    sum(count(*)) over () >= 10000,
+    'blocked'
+  from (
+    select o.job_type
+    from queue.gated as o
+    where (p_workspace_id is null or o.workspace_id = p_workspace_id)
+      and not o.admitted
+    limit 10000
+  ) as g
+  group by 1
+  union all
+  select
+    u.job_type,
+    null,
+    coalesce(j.next_retry_at, j.scheduled_for, j.created_at),
+    u.jobs,
+    u.workspace_id,
+    u.job_ids,
+    sum(u.jobs) over () >= 10000,
+    'unserved'
+  from (
+    select
+      i.job_type,
+      i.workspace_id,
+      count(*) as jobs,
+      (array_agg(i.job_id order by i.job_id))[:200] as job_ids
+    from unpublished as i
+    group by 1, 2
+  ) as u
+  join public.jobs as j on j.id = any (array[u.job_ids[1]])
+),
+causes as (
+  select
+    k.*,
+    coalesce(sum(d.jobs), 0)::integer as jobs,
+    min(d.ready_at) as oldest_at,
+    coalesce(bool_or(d.is_more), false) as is_more,
+    min(d.job_type) as job_type,
+    (array_agg(d.not_served order by d.job_type, d.not_served))[1] as not_served,
+    (array_agg(distinct d.job_type) filter (where d.not_served is null))[:100] as job_types,
+    concat(
+      array_to_string((array_agg(distinct d.job_type || n.queue))[:3], ', '),
+      ' and ' || nullif(greatest(count(distinct d.job_type || n.queue) - 3, 0), 0) || ' more'
+    ) as types
+  from (
+    values
+      (1, 'unserved', 'waiting: no worker serves'),
+      (2, 'paused', 'paused:'),
+      (3, 'suspect', 'to run alone, because the worker was lost:'),
+      (4, 'at_limit', 'waiting for a limit:'),
+      (5, 'blocked', 'waiting for a job of the same key:'),
+      (6, 'ready', 'ready to start:')
+  ) as k (n, cause, words)
+  left join due as d on d.cause = k.cause
+  cross join lateral (
+    values (case
+      when d.cause = 'unserved' then coalesce(' in the queue ' || d.not_served, '')
+      else ''
+    end)
+  ) as n (queue)
+  group by 1, 2, 3
+)
+select jsonb_object_agg(
+  c.cause,
+  jsonb_build_object(
+    'jobs', c.jobs,
+    'more', c.is_more,
+    'types', c.types,
+    'job_type', c.job_type,
+    'job_types', c.job_types,
+    'not_served', c.not_served,
+    'oldest_at', c.oldest_at
+  )
+)
+  || jsonb_build_object(
+    'jobs', sum(c.jobs),
+    'oldest_at', min(c.oldest_at),
+    'verdict', case
+      when bool_or(c.jobs > 0 and c.cause = 'unserved') then 'warn'
+      else 'pass'
+    end,
+    'detail', coalesce(
+      string_agg(
+        format(
+          '%s%s %s %s',
+          c.jobs,
+          case when c.is_more then '+' end,
+          c.words,
+          c.types
+        ),
+        '; '
+        order by c.n
+      ) filter (where c.jobs > 0),
+      'nothing is due'
+    ),
+    'oldest_due_seconds', extract(
+      epoch from p_now
+      - min(c.oldest_at) filter (where c.cause not in ('paused', 'unserved'))
+    ),
+    'attention', (
+      select coalesce(
+        jsonb_agg(
+          to_jsonb(a) || jsonb_build_object(
+            'nearest', case
+              when not exists (select from queue.job_types as t where t.job_type = a.job_type)
+                then queue.nearest_type(a.job_type)
+            end
+          )
+        ),
+        '[]'
+      )
+      from (
+        select
+          d.workspace_id,
+          'no_worker' as kind,
+          case d.cause when 'unserved' then 'no_processor' else 'no_worker' end as reason,
+          d.job_type,
+          sum(d.jobs) as jobs,
+          (
+            string_to_array(string_agg(array_to_string(d.job_ids, ','), ','), ',')::uuid[]
+          )[:200] as job_ids,
+          min(d.ready_at) as since
+        from due as d -- the jobs of a type may be in several queues
+        where case
+          when d.cause = 'unserved' then true
+          when d.cause <> 'paused' and d.job_ids is not null
+            -- no worker has called, as in the finding no_worker
+            then coalesce((select queue.last_call() < p_now - interval '90 seconds'), true)
+        end
+        group by 1, 3, 4
+        order by jobs desc
+        limit 50 -- limits the response
+      ) as a
+    )
+  )
+from causes as c
 $$;
 
 -- Return a finding for each database session for whose lock other sessions wait, or that has locked
@@ -3077,8 +3335,8 @@ begin
         'nearest', n.nearest,
         'is_near', left(n.nearest, 0),
         'not_served', (select u.not_served where o.job_type is not null),
-        'revoked_at', queue.revoked_for(u.job_type),
-        'key_expired_at', queue.key_expired_at(u.job_type),
+        'revoked_at', queue.revoked_for(o.job_type),
+        'key_expired_at', queue.key_expired_at(o.job_type),
         'once_served', case
           when exists (select from queue.workers as w where o.job_type = any (w.job_types))
             then o.job_type
