@@ -25,12 +25,7 @@ import { Advice, briefOf, countJobs, useLines } from "./problem-lines.js";
 import { Sentence } from "./when.js";
 
 /** Words and icons for kinds of `attention`. */
-const KINDS = {
-  failed: "failed",
-  no_worker: "without a worker",
-  silent: "silent",
-  retrying: "retrying",
-};
+const KINDS = { failed: "failed", no_worker: "waiting", silent: "silent", retrying: "retrying" };
 const MARKS = { failed: "cross", no_worker: "cross", silent: "clock", retrying: "again" };
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
@@ -50,7 +45,7 @@ const NO_REALTIME =
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
 /** Maximum number of problems that the closed bar names. */
-const mostNamed = () => (isPhone() ? 2 : 6);
+const mostNamed = () => (isPhone() ? 3 : 6);
 
 /** Name the worst problems, each with its number of jobs of each kind. */
 function summaryOf(lines) {

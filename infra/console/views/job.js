@@ -574,8 +574,7 @@ function Totals({ job, now }) {
   if (!totals) return null;
   const { queue, run, inSteps, retry, suspended, other } = totals;
   const part = (word, ms, more = "") => ms > 0 && `${word} ${duration(ms)}${more}`;
-  const outside =
-    inSteps === 0 || run - inSteps < run / 100 ? "" : ` (${duration(inSteps)} in steps)`;
+  const outside = !inSteps || run - inSteps < run / 100 ? "" : ` (${duration(inSteps)} in steps)`;
   const parts = [
     part("queued", queue),
     part("ran", run, outside),

@@ -381,7 +381,7 @@ def test_a_silent_job_and_a_job_without_a_worker_are_marked(
 
 
 def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorker) -> None:
-    """A phone has room for two problems. The bar closes on the next page."""
+    """The bar closes on the next page."""
     for _ in range(3):
         worker.enqueue()
     silent, *failed = worker.lease(3)
@@ -400,8 +400,8 @@ def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorke
     expect(page.locator(".advice")).to_contain_text("invoices.py:42")
     page.set_viewport_size({"width": 390, "height": 844})
     page.reload()
-    names = f"{worker.job_type}: 2 failed · {worker.job_type}s: 1 without a worker"
-    click(page, f"3 problems · {names} · 1 more")
+    names = f"{worker.job_type}: 2 failed · {worker.job_type}s: 1 waiting"
+    click(page, f"3 problems · {names} · {worker.job_type}: 1 silent")
     lines = page.locator(".problem-line")
     expect(lines).to_have_count(3)
     check_page(visitor)
