@@ -4,8 +4,12 @@
 import { outcomeOf, stateAt, stateOf } from "./states.js";
 
 const MAX_EXPANDED = 40;
+const LATE_OUTPUT_MS = 20_000; // output is stored up to this late
 
 const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
+
+/** Return whether a stream may go on, by the time of its last output, which is known late. */
+export const mayGoOn = (last, now) => at(last) > now - LATE_OUTPUT_MS;
 
 /**
  * Return the start and end of a row on the time axis. A row whose step or attempt still runs ends
@@ -111,8 +115,7 @@ function partsOf(job, now, level) {
   // the same attempt
   const attempts = runs.filter((attempt) => attempt.outcome !== "waiting");
   const showsAttempts = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
-  // output is known up to 20 seconds late
-  const isLive = (last) => outputTone(last) === "processing" && now - at(last) < 20_000;
+  const isLive = (last) => outputTone(last) === "processing" && mayGoOn(last, now);
   const outputTone = (last) =>
     job.status === "processing" && at(last) >= at(runs.at(-1)?.leased_at)
       ? "processing"

@@ -61,8 +61,8 @@ const OF_ERRORS = ["state", "search", "job_type"];
 
 /**
  * Shows a list of jobs, or with `isByError` the failed jobs grouped by error. The caller stores the
- * filters of the list in the address of the page. A filter with an empty value is
- * removed from the address.
+ * filters of the list in the address of the page. A filter with an empty value is removed from the
+ * address.
  */
 export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const key = JSON.stringify(filter);

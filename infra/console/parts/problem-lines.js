@@ -41,10 +41,10 @@ const rankOf = ({ verdict, tone, reason, groups }) =>
 
 /**
  * Return the lines of all problems. Failures of the system are first, then jobs before their last
- * attempt, red lines, silent jobs, which may never end, and
- * then jobs that retry and other problems. Of the same rank, most jobs are first. Failed jobs, which
- * no finding is about, and jobs that retry after the same error have one line. The address of the
- * list of the jobs of a line is its `path`, and so no step has an address of a list.
+ * attempt, red lines, silent jobs, which may never end, and then jobs that retry and other
+ * problems. Of the same rank, most jobs are first. Failed jobs, which no finding is about, and jobs
+ * that retry after the same error have one line. The address of the list of the jobs of a line is
+ * its `path`, and so no step has an address of a list.
  */
 function linesOf(findings, attention = []) {
   const failures = attention

@@ -22,7 +22,7 @@ import { ENDED } from "../lib/jobs/ended.js";
 import { listAddress } from "../lib/router.js";
 import { nextRunOf, stateOf } from "../lib/states.js";
 import { setTitle } from "../lib/title.js";
-import { rowsOf, totalsOf } from "../lib/waterfall.js";
+import { mayGoOn, rowsOf, totalsOf } from "../lib/waterfall.js";
 import { usePolling, useFetch, useStore } from "../lib/store.js";
 import {
   hooks,
@@ -110,10 +110,10 @@ function useLastUpdate(job, { sentence, data = {} } = {}, output, line, root) {
     { at: data.silent_since, kind: data.last, silent: data.silent },
     ...(streams ?? [])
       // a stream's last output may be stored after the update that the explanation has
-      .filter(({ last_at: last }) => {
-        const at = Date.parse(last);
-        return at > Date.parse(data.silent_since) + 2000 && at > serverNow() - 20_000;
-      })
+      .filter(
+        ({ last_at: last }) =>
+          Date.parse(last) > Date.parse(data.silent_since) + 2000 && mayGoOn(last, serverNow()),
+      )
       .map(({ last_at: last }) => ({ at: last, kind: "output" })),
     { at: useChangeTime(JSON.stringify(job.progress)), kind: "progress" },
     { at: useChangeTime(Object.values(output)[0] && output), kind: "output" },

@@ -63,7 +63,7 @@ export default function Types({ name, workspace }) {
       column("Queued", "num", (type) => listOf(type, "queued", type.waiting)),
       column("Running", "num phone-less", (type) => listOf(type, "running", type.running)),
       column("Workers", "num phone-less", (type) => quantity(countAlive(type))),
-      column("Completed", "num phone-less", (type) => quantity(type.day.completed)),
+      column("Completed", "num phone-less", (type) => quantity(type.day.completed ?? 0)),
       column("Failed", "num", failedOf),
       column("Success", "num phone-less", (type) => percent(success(type.day))),
       column("Queue p95", "num phone-less", (type) => estimate(type.day.queue?.p95_ms)),
@@ -97,7 +97,7 @@ const listOf = ({ job_type: name }, state, count) =>
       href=${`/jobs?state=${state}&job_type=${encodeURIComponent(name)}`}>
       ${atLeast(count, state !== "failed" && count >= MAX_COUNTED)}
     </a>`
-    : quantity();
+    : quantity(0);
 
 const failedOf = (type) => listOf(type, "failed", type.day.failed);
 
