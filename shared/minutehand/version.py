@@ -1,3 +1,3 @@
 """The version, which the wheel, the npm archive, migrations and worker runs contain."""
 
-VERSION = "0.5.11"
+VERSION = "0.5.12"

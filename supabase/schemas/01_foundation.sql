@@ -233,7 +233,7 @@ returns text
 language sql immutable
 set search_path = ''
 as $$
-select '0.5.11'
+select '0.5.12'
 $$;
 
 -- Return a version 7 UUID (RFC 9562). The UUID begins with the time in quarters of a microsecond,
