@@ -71,7 +71,7 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
         raise CommandFailed(f"unknown check {name}", code="unknown_check", fix=", ".join(names))
     if only and target.stage and not target.values:
         only = {*only, "aws"}  # otherwise all checks would be skipped, without any error
-    failed = dict[str, str]()
+    failed, lock = dict[str, str](), None
     for check in CHECKS:
         if check.name not in only if only else check.staged and target.stage is None:
             continue
@@ -86,6 +86,10 @@ def run_checks(target: Target, only: Collection[str] = ()) -> Iterator[CheckResu
             failed["locks"] = failed["migrations"] = result.check
         if cause or result.verdict == "fail":
             failed[check.name] = cause or result.check or check.name
+        if check.name == "locks":
+            lock = result.fix
+        elif result.check and result.fix == lock:  # the check waited for the session in `locks`
+            result = skip("see locks")
         yield replace(result, check=result.check or check.name)
 
 
