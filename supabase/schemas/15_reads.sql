@@ -4533,7 +4533,11 @@ begin
       ~ '^(scheduled|snoozed|backing_off|sleeping|due|rate_limited|suspect)$'
     then
     v_stopper := coalesce(
-      queue.explain_stopped(p_job, p_alive, p_now),
+      -- queue.explain_row has found nothing that stops a ready job
+      case
+        when v_found ->> 'reason' !~ '^(rate_limited|suspect)$'
+          then queue.explain_stopped(p_job, p_alive, p_now)
+      end,
       (
         select case
           when p_is_open then jsonb_build_object(
