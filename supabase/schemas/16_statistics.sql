@@ -456,7 +456,8 @@ causes as (
     min(d.ready_at) as oldest_at,
     coalesce(bool_or(d.is_more), false) as is_more,
     min(d.job_type) as job_type,
-    (array_agg(d.not_served order by d.job_type, d.not_served))[1] as not_served,
+    case when min(d.job_type) = max(d.job_type) then min(d.job_type) end as only_type,
+    string_agg(distinct d.not_served, ' --queue ' order by d.not_served) as not_served,
     (array_agg(distinct d.job_type) filter (where d.not_served is null))[:100] as job_types,
     concat(
       array_to_string((array_agg(distinct d.job_type || n.queue))[:3], ', '),
@@ -487,6 +488,7 @@ select jsonb_object_agg(
     'more', c.is_more,
     'types', c.types,
     'job_type', c.job_type,
+    'only_type', c.only_type, -- other types may need other steps
     'job_types', c.job_types,
     'not_served', c.not_served,
     'oldest_at', c.oldest_at
@@ -799,31 +801,28 @@ begin
         'jobs', u.jobs,
         'types', u.types,
         'unserved', u.job_types,
-        'job_type', o.job_type,
-        'only_type', o.job_type,
+        'job_type', u.only_type,
+        'only_type', u.only_type,
         'nearest', n.nearest,
         'is_near', left(n.nearest, 0),
-        'not_served', (select u.not_served where o.job_type is not null),
-        'revoked_at', queue.revoked_for(o.job_type),
-        'key_expired_at', queue.key_expired_at(o.job_type),
+        'not_served', (select u.not_served where u.only_type is not null),
+        'revoked_at', queue.revoked_for(u.only_type),
+        'key_expired_at', queue.key_expired_at(u.only_type),
         'once_served', case
-          when exists (select from queue.workers as w where o.job_type = any (w.job_types))
-            then o.job_type
+          when exists (select from queue.workers as w where u.only_type = any (w.job_types))
+            then u.only_type
         end
       )
     from jsonb_to_record(p_backlog -> 'unserved') as u (
       jobs integer,
       types text,
-      job_type text,
+      only_type text,
       job_types text[],
       not_served text,
       oldest_at timestamptz
     )
-    left join lateral ( -- other types may need other steps
-      values (u.job_type)
-    ) as o (job_type) on strpos(u.types, ',') = 0
-    left join lateral queue.nearest_type(o.job_type) as n (nearest)
-      on not exists (select from queue.job_types as t where t.job_type = u.job_type)
+    left join lateral queue.nearest_type(u.only_type) as n (nearest)
+      on not exists (select from queue.job_types as t where t.job_type = u.only_type)
     where u.jobs > 0
     union all
     select

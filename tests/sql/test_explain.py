@@ -140,6 +140,11 @@ def test_a_limit_that_is_used_up_is_named(
     said = engine.explain(waits)
     assert "ahead of it" not in said["sentence"]
     if expected == "rate_limited":
+        with engine.connection.transaction():
+            engine.run("set local track_functions = 'pl'")
+            engine.explain(waits)
+            calls = "select calls from pg_stat_xact_user_functions where funcname = %s"
+            assert engine.one(calls, "explain_stopped") == 1
         first, second = (datetime.fromisoformat(e["estimated_start_at"]) for e in (said, behind))
         assert (second - first).total_seconds() == 60
     assert (said["reason"], said["data"]["limit"]) == (expected, 1)
@@ -713,6 +718,11 @@ def test_jobs_of_a_type_in_two_queues_are_one_group(engine: Engine) -> None:
     engine.advance(200)
     [group] = engine.overview(ACME)["attention"]
     assert (group["jobs"], sorted(group["job_ids"])) == (3, ids)
+
+    engine.lease_call(0, worker="w1", job_types=["work"], queues=["fax"])
+    found = engine.findings(ACME)["no_processor"]
+    assert "work in the queue default, work in the queue mail" in found["sentence"]
+    assert "`minutehand serve --queue default --queue mail`" in remedy(found)
 
 
 def test_jobs_that_failed_in_the_last_hour_need_attention(engine: Engine) -> None:
