@@ -239,7 +239,7 @@ WAKE = """
 """
 #: Query of the sessions for which other sessions wait, as findings of `explain_queue`.
 BLOCKING = """
-    select f.data ->> 'pid', to_jsonb(f) || queue.render_guidance(
+    select (f.data -> 'pid')::integer, to_jsonb(f) || queue.render_guidance(
       f.reason,
       f.data || jsonb_build_object('since', f.since)
     )
@@ -419,11 +419,8 @@ def locks(target: Target) -> CheckResult:
         sessions = target.query(BLOCKING)
     except psycopg.ProgrammingError:  # the check `engine` names the missing function or right
         return skip("see engine") if found.verdict == "ok" else found
-    others = [
-        convert_finding(entry)
-        for pid, entry in sessions
-        if f"process {pid} " not in found.detail  # the first query has not named it
-    ]
+    named = [int(pid) for pid in re.findall(r"^process (\d+)", found.detail)]
+    others = [convert_finding(entry) for pid, entry in sessions if pid not in named]
     target.reported.update(each.fix for each in others if each.fix)
     return merge([found, *others] if found.detail else others or [found])
 
