@@ -1435,6 +1435,12 @@ from (
         '{code} usually comes from a library in C. Update the library, or avoid the call.'
       ),
       (
+        'lost:abort',
+        '[Its process had used up to {peak_mb} MB. |]{code} usually comes from a library in C, '
+          'also if memory ran out, which the log of the worker may say. In that case, give the '
+          'worker more, or let the job use less. Otherwise update the library, or avoid the call.'
+      ),
+      (
         'lost:signal',
         'Its own code, another program or the system sent {code} to its process. Correct that.'
       ),
@@ -4230,7 +4236,8 @@ select
       case
         when e.type = 'WorkerLost' then concat_ws(':', 'lost', case
           when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
-          when e.evidence ->> 'signal' ~ '^SIG(SEGV|ABRT|BUS|FPE|ILL)$' then 'fault'
+          when e.evidence ->> 'signal' = 'SIGABRT' then 'abort'
+          when e.evidence ->> 'signal' ~ '^SIG(SEGV|BUS|FPE|ILL)$' then 'fault'
           when e.evidence ? 'signal' then 'signal'
           -- only the worker's watchdog writes stacks without a signal
           when e.evidence ?& '{exit_code,stack}' then 'blocked'

@@ -970,6 +970,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "used up to 97 MB.",
     ),
     ({"type": "WorkerLost", "evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),
+    (
+        {"type": "WorkerLost", "evidence": {"signal": "SIGABRT", "memory_mb": 480}},
+        "used up to 480 MB. SIGABRT usually comes from a library in C, also if memory ran out",
+    ),
     ({"type": "WorkerLost", "evidence": {"signal": "SIGHUP"}}, "sent SIGHUP"),
     (
         {"type": "WorkerLost", "evidence": {"exit_code": 1, "stack": ["Timeout (0:00:49)!"]}},
