@@ -1955,8 +1955,15 @@ from (
       'waiting_for_event',
       'It has waited since {since} for the event {event}.[ An event with the similar name '
         '{nearest} was emitted.]',
-      'Emit {event}: '
-        '`select public.emit_event(…)`, or POST /api/events.',
+      'If both names mean the same event{is_near}, correct the code that emits it, or the code '
+        'that waits for it, and deploy.',
+      'show {job_id}',
+      null
+    ),
+    (
+      'waiting_for_event',
+      null,
+      'Emit {event}: `select public.emit_event(…)`, or POST /api/events.',
       'docs sql',
       null
     ),
@@ -3275,6 +3282,7 @@ declare
     else 'passed_over'
   end;
   v_wait jsonb;
+  v_nearest text;
   v_early_deadline timestamptz; -- null unless the deadline precedes the next run
   v_postponed jsonb; -- null if no later enqueue has changed the job's time
   v_found record;
@@ -3349,6 +3357,31 @@ begin
     );
   elsif p_job.status = 'waiting' then
     v_wait := queue.job_json(p_job) -> 'waiting_for';
+    -- The emitted event whose name is most similar. Only the names before and after it in the
+    -- alphabet are compared, and only names with the same numbers, because numbers usually
+    -- identify the subject of an event.
+    v_nearest := queue.nearest_name(v_wait ->> 'event', array(
+      select e.name
+      from (
+        (
+          select n.name
+          from queue.named_events as n
+          where n.workspace_id = p_job.workspace_id and n.name > v_wait ->> 'event'
+          order by n.name
+          limit 5
+        )
+        union all
+        (
+          select n.name
+          from queue.named_events as n
+          where n.workspace_id = p_job.workspace_id and n.name < v_wait ->> 'event'
+          order by n.name desc
+          limit 5
+        )
+      ) as e
+      where trim(regexp_replace(e.name, '\D+0*', ' ', 'g'))
+        = trim(regexp_replace(v_wait ->> 'event', '\D+0*', ' ', 'g'))
+    ));
     v_early_deadline := case
       when p_job.deadline_at < coalesce((v_wait ->> 'until')::timestamptz, 'infinity')
         then p_job.deadline_at
@@ -3360,31 +3393,8 @@ begin
       end,
       'data', v_wait || jsonb_build_object(
         'early_deadline', v_early_deadline,
-        -- The emitted event whose name is most similar. Only the names before and after it in the
-        -- alphabet are compared, and only names with the same numbers, because numbers usually
-        -- identify the subject of an event.
-        'nearest', queue.nearest_name(v_wait ->> 'event', array(
-          select e.name
-          from (
-            (
-              select n.name
-              from queue.named_events as n
-              where n.workspace_id = p_job.workspace_id and n.name > v_wait ->> 'event'
-              order by n.name
-              limit 5
-            )
-            union all
-            (
-              select n.name
-              from queue.named_events as n
-              where n.workspace_id = p_job.workspace_id and n.name < v_wait ->> 'event'
-              order by n.name desc
-              limit 5
-            )
-          ) as e
-          where trim(regexp_replace(e.name, '\D+0*', ' ', 'g'))
-            = trim(regexp_replace(v_wait ->> 'event', '\D+0*', ' ', 'g'))
-        ))
+        'nearest', v_nearest,
+        'is_near', left(v_nearest, 0)
       ) || coalesce(
         (
           select jsonb_build_object(

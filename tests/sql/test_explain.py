@@ -1447,7 +1447,10 @@ def test_a_misspelt_event_and_the_faults_of_a_payload_are_named(engine: Engine) 
     engine.suspend(lease, kind="event", event="invoice-1-02-payed")
     for emitted, is_similar in (("invoice-12-payed", False), ("invoice-01-2-payed", True)):
         engine.rpc("emit_event", p_workspace_id=ACME, p_name=emitted, p_payload=Jsonb({}))
-        assert (f"similar name {emitted}" in engine.sentence(waits)) == is_similar
+        said = engine.explain(waits)
+        assert (f"similar name {emitted}" in said["sentence"]) == is_similar
+        assert ("correct the code that emits it" in said["next"][0]["words"]) == is_similar
+        assert said["next"][-1]["words"].startswith("Emit invoice-1-02-payed:")
 
     fails, lease = engine.start()
     problems = [{"path": ["iban", 0], "message": "too long"}, {"path": [], "message": "wrong"}]
