@@ -1685,16 +1685,16 @@ from (
       ),
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, no_slot}',
-        'If it must not wait for jobs with a smaller priority ({smaller}), enqueue it again with a '
-          'smaller priority.',
+        'If it must not wait for the jobs ahead of it ([{at_least} or more|{ahead}]), enqueue it '
+          'again with a smaller priority.',
         null,
         null
       ),
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, no_slot}',
         '[Job {parent} is its parent. If the parent waits for it without `ctx.gather` or '
-          '`ctx.map`, neither ends: cancel the parent, and fix its code.|Wait for job {holder}. '
-          'See whether it still works:]',
+          '`ctx.map`, neither ends: cancel the parent, and fix its code.|See whether job {holder} '
+          'still works{is_doubtful}:|Wait for job {holder}{is_first}:]',
         'explain {holder}',
         '/jobs/{holder}'
       ),
@@ -2492,7 +2492,8 @@ from (
       (
         'ahead',
         'Jobs of {job_type} in its workspace that are ahead of it: [{at_least} or more|{ahead}][, '
-          '{smaller} of them because their priority is smaller].'
+          '{smaller} of them because their priority is smaller].[ At the usual duration of the '
+          'type, they take {ahead_for}.]'
       ),
       ('deadline', 'It fails if it has not ended at {early_deadline}.'),
       (
@@ -3630,7 +3631,23 @@ begin
   if v_full.reason is not null then
     return jsonb_build_object(
       'reason', v_full.reason,
-      'data', v_rank || jsonb_build_object('running', v_full.most, 'limit', v_full.most)
+      'data', v_rank || jsonb_build_object(
+        'running', v_full.most,
+        'limit', v_full.most,
+        'ahead_for', (
+          select concat(
+            -- jobs of other workspaces may take turns with the jobs ahead
+            case
+              when v_ahead = 1000 or v_full.reason = 'type_limit' then 'at least '
+              else 'about '
+            end,
+            queue.length_in_words(v_ahead * r.median_ms / v_full.most)
+          )
+          from queue.run_times(p_job.workspace_id, p_job.job_type, p_now) as r
+          -- jobs of other types use up the limit of a workspace too
+          where v_ahead > 0 and r.jobs >= 5 and v_full.reason <> 'workspace_limit'
+        )
+      )
     );
   end if;
   select b.refilled_at + make_interval(
@@ -4624,7 +4641,21 @@ begin
         'is_delayed', case when p_job.status = 'pending' then '' end,
         'failed', 'the job',
         'which', case when p_is_open then p_job.workspace_id end,
-        'stuck_in', v_abandoned -> 'worker_id'
+        'stuck_in', v_abandoned -> 'worker_id',
+        'is_first', case when v_found #>> '{data,ahead}' is null then '' end,
+        'is_doubtful', ( -- if the running job that uses up a limit or slots may hang
+          select ''
+          from public.jobs as h
+          cross join lateral queue.pulse_of(h, p_now) as p
+          where h.id = any (array[(v_held #>> '{holder,job_id}')::uuid])
+            and v_held ->> 'kind' in ('key', 'limit', 'slots')
+            and num_nonnulls(
+              p ->> 'is_silent',
+              p ->> 'advances',
+              p ->> 'late_since',
+              p ->> 'unreported_since'
+            ) > 0
+        )
       )
       || jsonb_strip_nulls(v_found -> 'data'),
     '{"failed": "failed", "backing_off": "failed", "cancelled": "cancelled"}'::jsonb

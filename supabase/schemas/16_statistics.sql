@@ -236,13 +236,13 @@ $$;
 
 -- Return how many jobs of a type ran and completed or failed in the last day, and the duration in
 -- milliseconds that 99 % of them did not exceed. The duration is the end of its range in the
--- histogram, rounded up as queue.length_in_words shows it.
+-- histogram, rounded up as queue.length_in_words shows it. median_ms is their median.
 create function queue.run_times(p_workspace_id uuid, p_job_type text, p_now timestamptz)
-returns table (jobs bigint, most_ms double precision)
+returns table (jobs bigint, most_ms double precision, median_ms double precision)
 language sql stable
 set search_path = ''
 as $$
-select h.jobs, r.ms
+select h.jobs, r.ms, (h.percentiles ->> 'p50_ms')::double precision
 from (
   select queue.sum_jsonb(array_agg(s.run_times)) as times
   from queue.stats as s
@@ -253,10 +253,12 @@ from (
 cross join lateral (
   select
     sum(t.value::bigint) as jobs,
-    queue.percentiles(o.times) ->> 'p99_ms' as middle
+    queue.percentiles(o.times) as percentiles
   from jsonb_each_text(o.times) as t
 ) as h
-cross join lateral (values ((h.middle::double precision + 1) * sqrt(1.25) - 1)) as e (ms)
+cross join lateral (
+  values (((h.percentiles ->> 'p99_ms')::double precision + 1) * sqrt(1.25) - 1)
+) as e (ms)
 cross join lateral (
   select ceil(e.ms / u.size) * u.size as ms
   from (

@@ -134,7 +134,7 @@ def test_a_limit_that_is_used_up_is_named(
     behind = engine.explain(last)
     by_priority = "" if expected == "key_limit" else ", 1 of them because their priority is smaller"
     assert f"ahead of it: 1{by_priority}." in behind["sentence"]
-    assert ("a smaller priority (1)" in remedy(behind)) == bool(by_priority)
+    assert "the jobs ahead of it (1), enqueue it again with a smaller priority" in remedy(behind)
     engine.cancel(last)
 
     said = engine.explain(waits)
@@ -163,6 +163,34 @@ def test_a_limit_that_is_used_up_is_named(
     late = engine.explain(waits)
     assert said["sentence"].partition(" It will be")[0] in late["sentence"]
     assert remedy_command(late) == f"minutehand retry {waits}"
+
+
+@pytest.mark.parametrize(
+    ("limit", "takes"), [("key_concurrency", "about"), ("max_concurrency", "at least")]
+)
+def test_a_job_behind_many_is_not_sent_to_the_running_one(
+    engine: Engine, limit: str, takes: str
+) -> None:
+    """The end of one job starts another one first, unless that job never ends."""
+    engine.register("work", **{limit: 2})
+    for _ in range(5):
+        engine.settle(engine.start()[1], duration_ms=2_000)
+    engine.elapse(60)
+    leases = [engine.start(concurrency_key="k")[1] for _ in range(2)]
+    ids = [engine.enqueue(concurrency_key="k") for _ in range(10)]
+    for lease in leases:
+        engine.report(lease, pulse=PULSE)
+    holder = leases[0]["job"]["id"]
+
+    first, last = engine.explain(ids[0]), engine.explain(ids[-1])
+    assert remedy(first) == f"Wait for job {holder}:"
+    assert "ahead of it: 9. At the usual duration" in last["sentence"]
+    assert f" they take {takes} 9.9 s." in last["sentence"]  # the median is that of a range
+    steps = [step["words"] for step in last["next"]]
+    assert steps[0].startswith("If it must not wait for the jobs ahead of it (9), enqueue it again")
+    assert [limit in step for step in steps] == [False, True]
+    engine.advance(25)
+    assert f"See whether job {holder} still works:" in str(engine.explain(ids[-1])["next"])
 
 
 @pytest.mark.parametrize("limit", ["key_concurrency", "max_concurrency"])
