@@ -1993,11 +1993,16 @@ from (
     ),
     (
       'snoozed',
-      'Its processor snoozed it until {run_at}[, {times} since {first_at}].[ It reported: '
-        '{reported}.]',
-      '[If {times} is too often, see in its log and its code why it is snoozed. Otherwise run it '
-        'now.|Run it now.]',
+      'Its processor snoozed it until {run_at}.[ It reported: {reported}.]',
+      'Run it now.',
       'retry {job_id}',
+      null
+    ),
+    (
+      'snoozed_again',
+      'Its processor has snoozed it {times} since {first_at}.',
+      'If {times} is too often, see in its log and its code why it is snoozed.',
+      'show {job_id}',
       null
     ),
     (
@@ -3258,6 +3263,41 @@ begin
 end;
 $$;
 
+-- Return how often a live job was snoozed, as text and up to 1,000 times, and when first, as
+-- {times, first_at}. `times` is null for a single snooze. Return null if its last attempt did not
+-- end with a snooze. Attempts that workers released or that other jobs ended are ignored.
+create function queue.snoozes_of(p_job public.jobs)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'times', case
+    when s.n > 1 then concat(case s.n when 1000 then 'at least ' end, queue.times_in_words(s.n))
+  end,
+  'first_at', s.first_at
+)
+from (
+  select count(*) as n, min(o.ended_at) as first_at
+  from (
+    select a.ended_at
+    from queue.attempts as a
+    where a.job_id = p_job.id and a.outcome = 'snoozed'
+    order by a.fence
+    limit 1000
+  ) as o
+) as s
+where p_job.finished_at is null
+  and p_job.fence > 0 -- most waiting jobs have no attempts to read
+  and (
+    select a.outcome
+    from queue.attempts as a
+    where a.job_id = p_job.id and a.outcome not in ('released', 'died')
+    order by a.fence desc
+    limit 1
+  ) = 'snoozed'
+$$;
+
 -- Return the reason why a job has not started. A job cannot start if for example it has ended,
 -- runs, waits or is delayed, if a trigger of the project rejects a change of its row, if its type
 -- is paused, or if no worker serves its type. For a job that may start, queue.explain_ready returns
@@ -3452,29 +3492,18 @@ begin
         || queue.maintained_before(v_found.run_at)
         || jsonb_build_object('early_deadline', v_early_deadline)
         || coalesce(v_postponed, '{}')
-        || (
-          select jsonb_build_object(
-            -- the stage of a job that waits until a service is available again
-            'reported', (
-              select nullif(rtrim(p_job.progress ->> 'message', ' .'), '')
-              where p_job.progress ->> 'stage' = 'waiting'
-            ),
-            'first_at', min(a.ended_at),
-            'times', case when count(*) > 1 then queue.times_in_words(count(*)) end
+        || jsonb_build_object( -- the stage of a job that waits until a service is available again
+          'reported', (
+            select nullif(rtrim(p_job.progress ->> 'message', ' .'), '')
+            where p_job.progress ->> 'stage' = 'waiting'
           )
-          from queue.attempts as a
-          where a.job_id = p_job.id and a.outcome = 'snoozed'
         ),
       'reason', case
         when v_found.patience_until <= p_now then v_late
         when v_found.run_at <= p_now then 'due'
         when p_job.next_retry_at is null then 'scheduled'
-        when p_job.error_message is null or (
-          select a.outcome = 'snoozed' from queue.attempts as a
-          where a.job_id = p_job.id
-          order by a.fence desc
-          limit 1
-        ) then 'snoozed' -- the job keeps the error of an earlier attempt
+        -- the job keeps the error of an earlier attempt
+        when p_job.error_message is null or queue.snoozes_of(p_job) is not null then 'snoozed'
         else 'backing_off'
       end
     );
@@ -4425,6 +4454,8 @@ as $$ -- sentences show times in UTC
 declare
   v_recursion jsonb;
   v_stopped jsonb;
+  v_snoozes constant jsonb := queue.snoozes_of(p_job); -- null unless a snooze ended the last attempt
+  v_snoozed jsonb;
   v_found jsonb;
   v_held jsonb;
   v_error record;
@@ -4518,6 +4549,7 @@ begin
       when v_found ->> 'reason' in ('failed', 'backing_off') then v_error.cause
     end
   ) || v_found;
+  v_found := jsonb_set(v_found, '{data}', (v_found -> 'data') || coalesce(v_snoozes, '{}'));
   v_revoked_at := case
     when p_job.status in ('pending', 'processing') or v_found ->> 'reason' = 'sleeping'
       then queue.revoked_for(
@@ -4622,9 +4654,14 @@ begin
     ))
     from queue.stops_of(p_job) as s
   );
+  v_snoozed := queue.render_guidance(
+    'snoozed_again',
+    v_found -> 'data' || jsonb_build_object('job_id', p_job.id)
+  );
   v_more := coalesce(v_more, '[]')
     || (v_left -> 'next')
     || (v_recursion -> 'next')
+    || (v_snoozed -> 'next')
     || coalesce(v_stopped -> 'next', '[]')
     || case
       when v_found ->> 'reason' in ('failed', 'backing_off')
@@ -4699,10 +4736,12 @@ begin
         where a.job_id = p_job.id
           and a.outcome = 'lost'
           and p_job.error_data ->> 'type' = 'WorkerLost'
+          and v_snoozes is null -- a later run ended with a snooze
         having count(*) > 0
       ),
       v_left ->> 'sentence',
       v_found ->> 'sentence',
+      v_snoozed ->> 'sentence',
       v_stopper ->> 'sentence',
       queue.render_guidance('deadline', v_found -> 'data') ->> 'sentence',
       case

@@ -639,22 +639,44 @@ def test_what_will_hold_a_delayed_job_is_named_before_the_job_is_due(engine: Eng
 
 
 def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
-    """`explain_queue` reports a job type whose jobs are only snoozed and never complete."""
-    job_id = engine.enqueue()
+    """`explain_queue` reports a job type whose jobs are only snoozed and never complete.
+
+    The explanation of such a job has the number of snoozes at each moment, also after a lost
+    attempt.
+    """
+    job_id, lease = engine.start()
+    lost: Json = {"type": "WorkerLost", "message": "x", "reason": "worker_lost", "company": 0}
+    engine.settle(lease, "lost", error=lost)
     for _ in range(20):
         engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
         engine.elapse(2)
     lease = engine.lease_one()
     engine.report(lease, progress={"stage": "waiting", "message": "the model broke off."})
     engine.settle(lease, "snoozed", delay_seconds=60)
-    said = engine.explain(job_id)
-    assert ", 21 times since" in said["sentence"]
-    assert said["sentence"].endswith(". It reported: the model broke off.")
-    assert "why it is snoozed" in remedy(said)
+    assert ". It reported: the model broke off. Its processor has" in engine.sentence(job_id)
+
+    def check(reason: str) -> None:
+        said = engine.explain(job_id)
+        assert said["reason"] == reason
+        assert "Its processor has snoozed it 21 times since" in said["sentence"]
+        assert remedy(said).startswith("If 21 times is too often, see in its log and its code")
+        assert "Its lease expired" not in said["sentence"]
+
+    check("snoozed")
+    engine.advance(61)
+    check("due")
+    engine.maintain()
+    check("next_in_line")
+    lease = engine.lease_one()
+    check("running")
+    with engine.undone():
+        engine.settle(lease, "retry", error={"type": "E", "message": "x"})
+        assert "snoozed it" not in engine.sentence(job_id)
+    engine.settle(lease, "snoozed", delay_seconds=60)
     engine.elapse(10)  # maintenance then updates the statistics
     for workspace in (ACME, None):
         found = engine.findings(workspace)["no_success"]
-        assert "snoozed: 21." in found["sentence"]
+        assert "snoozed: 22." in found["sentence"]
 
     engine.elapse(60)
     engine.complete(engine.lease())
