@@ -1899,13 +1899,15 @@ from (
         '`select pg_terminate_backend({own_blocker})`.|Commit or end that session: `select '
         'pg_terminate_backend({blocker})`.|Nothing to do until {expires_at}. The job runs again '
         'when a worker has a key that was issued after {key_revoked_at}.|If the process of the '
-        'worker has hung since {missed_since}, end it. The job then runs again at the latest after '
-        '{expires_at}.|See in the log of worker {worker_id} why it is not stored since '
-        '{unstored_since}.|If a job of this worker blocked its event loop after {late_since}, run '
-        'that call with `asyncio.to_thread`.|If it waits for job {kept_child} without `ctx.gather` '
-        'or `ctx.map`, it keeps a slot that its child needs: cancel it, and fix its code.|Find the '
-        'code that runs long without an `await`{is_blocking}, for example near {place}, and run it '
-        'with `asyncio.to_thread`, or write the processor without `async`.|Follow the advice of '
+        'worker has hung since {missed_since}, end it. Once it has ended, the job runs again at '
+        'the latest after {expires_at}.|See in the log of worker {worker_id} why it is not stored '
+        'since {unstored_since}.|The process of the worker may have ended after {late_since}. Then '
+        'the job runs again at the latest after {expires_at}. If a job blocked its event loop '
+        'instead, run that call with `asyncio.to_thread`.|If it waits for job {kept_child} without '
+        '`ctx.gather` or `ctx.map`, it keeps a slot that its child needs: cancel it, and fix its '
+        'code.|Find the code that runs long without an `await`{is_blocking}, for example near '
+        '{place}, and run it with `asyncio.to_thread`, or write the processor without '
+        '`async`.|Follow the advice of '
         'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
         'in worker {stuck_in}, and each retry can leave one more.|{end_wait} Then cancel and retry '
         'the job if it hangs.{kept} Then give the type a `timeout` below {shorter} if such calls '
@@ -2942,7 +2944,7 @@ begin
       else l.pulse - '{since,own_pids,pace}'::text[] || jsonb_build_object(
         'silent_since', s.since,
         'step', l.step,
-        'seen', case when p.is_silent and s.late_since is null then '' else 'last seen ' end
+        'seen', case when p.is_silent then '' else 'last seen ' end
           || queue.seen_in(l.step, l.pulse ->> 'place'),
         'batched', queue.other_jobs(nullif((l.pulse ->> 'batched')::integer, 0)),
         'next_call', case
@@ -3000,7 +3002,7 @@ begin
         end,
         'is_long_running', left(a.advances, 0), -- for clients
         'advances', a.advances,
-        'reported_at', case when p.is_silent and s.late_since is null then s.renewed_at end,
+        'reported_at', case when p.is_silent then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
         'kept', case
           when not p.is_silent then null
@@ -3080,10 +3082,13 @@ begin
       )
     ) as s (since, pid, renewed_at, late_since)
     cross join lateral (
-      -- a job that waits for the next call of its batch is in no call
+      -- a job that waits for the next call of its batch is in no call, and the process of a worker
+      -- that has not renewed its lease may have ended
       select
         a.ms,
-        a.ms >= 20000 and l.pulse ->> 'batched' is distinct from '0' as is_silent
+        a.ms >= 20000
+          and l.pulse ->> 'batched' is distinct from '0'
+          and s.late_since is null as is_silent
       from (
         values (greatest(0, extract(epoch from p_now - s.since) * 1000)::double precision)
       ) as a (ms)

@@ -1596,6 +1596,7 @@ from (
         and r.pulse ->> 'last' <> 'end'
         and r.pulse ->> 'batched' is distinct from '0' -- it waits for the next call of its batch
         and r.expires_at > p_now
+        and r.worker in (select w.worker from alive as w) -- otherwise silent_worker names it
         and (p_workspace_id is null or r.workspace_id = p_workspace_id)
       offset 0 -- few jobs are silent, so find them before the join with queue.lanes
     ) as o

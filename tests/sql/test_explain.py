@@ -1706,6 +1706,8 @@ def test_a_worker_that_misses_its_renewals_is_a_finding_and_not_alive(engine: En
 
     engine.advance(44)
     assert seen() == ([], "alive")
+    engine.run("update queue.leases set pulse = %s", Jsonb(PULSE | {"since": str(engine.now(-90))}))
+    assert seen() == (["silent_jobs"], "alive")
     engine.advance(2)
     assert seen() == (["silent_worker"], "stale")
     assert "The last recorded call of its worker was at" in engine.sentence(job_id)
@@ -1758,6 +1760,7 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     _, other = engine.start()
     assert "at this line" not in engine.sentence(hangs)
     engine.advance(25)
+    engine.report(lease)
     for place, alike in (("all.py:134", 2), ("all.py:7", 1)):
         engine.report(other, pulse={**pulse, "for_ms": 22_000, "place": place})
         shown = f" {alike} of 2 running jobs of its type are silent at this line."
@@ -1968,11 +1971,13 @@ def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None
     assert said["data"]["timeout"] is None
     assert "below 30 s" not in remedy(said)
     engine.run(policy, *before)
-    engine.advance(10)  # the event loop is blocked
+    engine.advance(10)  # the event loop is blocked, or the process has ended
     said = engine.explain(job_id)
+    assert "Silent" not in said["sentence"]
     assert ", last seen at a.py:1. It has run since" in said["sentence"]
     assert "The worker has not renewed its lease since" in said["sentence"]
-    assert remedy(said).startswith("If a job of this worker blocked its event loop")
+    assert remedy(said).startswith("The process of the worker may have ended after")
+    assert "If a job blocked its event loop instead" in remedy(said)
     assert said["outlook"] is None
     engine.cancel(job_id)
     said = engine.explain(job_id)
