@@ -368,8 +368,8 @@ comment on function public.report_jobs is
   'outcome: ok|cancel|lost|busy, output: followed|unfollowed|refused, lease_expires_at}]}.\n\n'
   'Items: {job_id, fence, progress?, logs?, logs_from?, steps?, step?, tags?, output?, '
   'pulse?: {last, for_ms, left_ms?, place?, code?, stack?, pid?, own_pids?, batched?, '
-  'blocked_ms?, program?, waits?, memory_mb}, lease_seconds?}. Report an item again if its '
-  'outcome is busy.';
+  'blocked_ms?, program?, waits?, in_thread?, memory_mb}, lease_seconds?}. Report an item again '
+  'if its outcome is busy.';
 select queue.allow('job_worker, service_role', 'public.report_jobs');
 
 -- Return a page of the finished steps of a job. A page has at most 1,000 rows of queue.steps. A

@@ -2340,17 +2340,19 @@ from (
         'update.',
       '[The first was last seen {seen}. ][The code of the first has blocked the event loop for '
         '{blocked} within a minute: run it with `asyncio.to_thread`.|{waiting}. See why, and give '
-        'the call a time limit{is_server}.|{waiting}. See why.|Find out what {hanging} waits for, '
-        'and give it a time limit.][ See the job of {many} that is silent the longest:]',
+        'the call a time limit{is_server}.|{waiting}. See why.|The code may loop around {hanging} '
+        'without a call of `ctx.progress`. See what the loop waits for, and limit its '
+        'time{is_sleep}.|Find out what {hanging} waits for, and give it a time limit.][ See the '
+        'job of {many} that is silent the longest:]',
       'explain {job_id}',
       '/jobs/{job_id}'
     ),
     (
       'silent_jobs',
       null,
-      '[Do not retry before that. Jobs with an earlier attempt that is still stuck: {stuck}. ]Then '
-        'cancel and retry [those of {many} that hang|the job if it hangs]. Finished steps are '
-        'kept.',
+      '[Do not retry before that. Jobs with an earlier attempt that is still stuck: {stuck}. ][A '
+        'cancel cannot stop jobs in threads before their calls return: {threads}. ]Then cancel and '
+        'retry [those of {many} that hang|the job if it hangs]. Finished steps are kept.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
     ),
@@ -3010,17 +3012,24 @@ begin
             then ' Finished steps are kept.'
           else ''
         end,
-        'end_wait', case when p.is_silent then case l.pulse ->> 'waits'
-          when 'output' then 'Read the output of the program while it runs, for example by '
-            '`communicate()`.'
-          when 'data' then 'See why the server sends no data, and give the call at '
-            || (l.pulse ->> 'place') || ' a time limit.'
-          when 'lock' then 'Take several locks always in the same order, and await nothing that '
-            'can hang while holding one.'
-          when 'event' then 'See whether the code that fills, sets or notifies it still runs or '
-            'has failed.'
+        'end_wait', case when p.is_silent then case
+          when l.pulse ->> 'waits' = 'output' then 'Read the output of the program while it runs, '
+            'for example by `communicate()`.'
+          when l.pulse ->> 'waits' = 'data' then 'See why the server sends no data, and give the '
+            'call at ' || (l.pulse ->> 'place') || ' a time limit.'
+          when l.pulse ->> 'waits' = 'lock' then 'Take several locks always in the same order, and '
+            'await nothing that can hang while holding one.'
+          when l.pulse ->> 'waits' = 'event' then 'See whether the code that fills, sets or '
+            'notifies it still runs or has failed.'
+          when l.pulse ->> 'code' ~ '\msleep\(' then 'The code may loop around the call at '
+            || (l.pulse ->> 'place') || ' without a call of `ctx.progress`. See what the loop '
+            'waits for, and limit its time.'
           else 'Find out what the call at ' || (l.pulse ->> 'place')
             || ' waits for, and give it a time limit.'
+        end || case
+          when (l.pulse ->> 'in_thread')::boolean
+            then ' A cancel cannot stop its thread, which runs until the call returns.'
+          else ''
         end end,
         'alike', case when p.is_silent and l.pulse ->> 'place' <> '' then (
           select format(

@@ -1562,6 +1562,8 @@ select
       where a.job_id in (select j ->> 'job_id' from unnest(n.jobs) as j)
         and coalesce(w.evidence, w.summary -> 'stopped') is null
     ),
+    'threads', (select nullif(count(j ->> 'in_thread'), 0) from unnest(n.jobs) as j),
+    'is_sleep', (select '' where h.code ~ '\msleep\('),
     'shared', h.shared,
     'all_seen', (select h.shared where cardinality(n.jobs) > 1),
     'seen', (select s.jobs[1] ->> 'seen' where h.shared is null),
@@ -1589,6 +1591,7 @@ from (
         r.pulse ->> 'code' as code, -- missing for workers before 0.5.6
         r.pulse ->> 'program' as program,
         r.pulse ->> 'waits' as waits,
+        r.pulse ->> 'in_thread' as in_thread,
         queue.length_in_words((r.pulse ->> 'blocked_ms')::double precision) as blocked,
         (r.pulse ->> 'since')::timestamptz as since
       from queue.leases as r

@@ -1796,6 +1796,14 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     code = "Find out what `await reply` waits for"
     assert remedy(engine.findings()["silent_jobs"]).startswith(code)
     assert remedy(bob.findings(ACME)["silent_jobs"]) == words  # only managers see code
+    assert "cannot stop" not in str([engine.explain(hangs)["next"], engine.findings()])
+    sleeps = {"for_ms": 300_000, "code": "time.sleep(0.1)", "in_thread": True}
+    engine.report(lease, pulse=pulse | sleeps)
+    said, found = engine.explain(hangs), engine.findings()["silent_jobs"]
+    assert remedy(said).startswith("The code may loop around the call at all.py:134 without a")
+    assert "A cancel cannot stop its thread, which runs until the call returns." in remedy(said)
+    assert remedy(found).startswith("The code may loop around `time.sleep(0.1)` without a call of")
+    assert "jobs in threads before their calls return: 1. Then" in found["next"][1]["words"]
     lock = {"program": "an asyncio.Lock", "waits": "lock", "for_ms": 300_000}
     engine.report(lease, pulse=pulse | lock)
     assert remedy(engine.findings()["silent_jobs"]) == "It waits for an asyncio.Lock. See why."

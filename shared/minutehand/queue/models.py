@@ -566,6 +566,8 @@ class Pulse(Model):
     #: asyncio. The kind of its remedy is `output`, `data`, `lock` or `event`.
     program: str | None = None
     waits: str | None = None
+    #: True if the processor runs in a thread, which a cancel cannot stop. Otherwise None.
+    in_thread: bool | None = None
     #: Maximum memory that the job's process has used so far, in megabytes.
     memory_mb: int
 

@@ -352,6 +352,7 @@ class Attempt:
             blocked_ms=blocked * 1000 or None,
             program=program,
             waits=waits,
+            in_thread=None if self._type.is_async else True,
             memory_mb=memory,
         )
 

@@ -203,12 +203,14 @@ async def test_the_calls_of_a_running_job_are_part_of_its_explanation(
         jobs = [engine.enqueue(job_type=name) for name in types]
         tick = asyncio.create_task(worker.tick())
         found = [await asyncio.to_thread(until, partial(calls, job_id)) for job_id in jobs]
+        in_thread = [engine.explain(job_id)["data"].get("in_thread") for job_id in jobs]
         opened.set()
         opened_in_thread.set()
         await tick
 
     file = r"tests/integration/worker/test_stacks\.py:\d+"
     library = r"\n\S+\.py:\d+ wait"
+    assert in_thread == [None, True, None]
     assert re.fullmatch(rf"await opened\.wait\(\)\n{file} load\n{file} read{library}", found[0])
     assert re.fullmatch(
         rf"opened_in_thread\.wait\(\)\n{file} load_in_thread\n{file} read_in_thread{library}",
