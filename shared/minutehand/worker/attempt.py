@@ -122,8 +122,10 @@ class Attempt:
     timeout_details: dict[str, Any] | None = None
     _timeout_callbacks: tuple[asyncio.TimerHandle, ...] = ()
     _timeout: asyncio.TimerHandle | None = None
-    #: True while the job waits for the next call of its batch.
+    #: True while the job waits for the next call of its batch, and the total duration of such waits
+    #: that have ended. During a wait, its start is subtracted from this total.
     _is_suspended = False
+    _waited_seconds = 0.0
     _task: asyncio.Task[None] | None = None
     _coroutine: RecordedCoroutine | None = None
 
@@ -194,6 +196,7 @@ class Attempt:
             self._timeout.cancel()
         if is_suspended != self._is_suspended:
             self._is_suspended, self._pulse_at = is_suspended, self._environment.clock.monotonic()
+            self._waited_seconds += -self._pulse_at if is_suspended else self._pulse_at
 
     def _time_out(self) -> None:
         """Stop the processor at its timeout, unless it is called again for halves of the batch.
@@ -366,9 +369,10 @@ class Attempt:
 
     @property
     def duration_seconds(self) -> float:
-        """Seconds that the processor has run so far, or ran until its end."""
+        """Seconds that the processor has run so far, or ran until its end, without waits."""
         end = self._environment.clock.monotonic() if self.ended_at is None else self.ended_at
-        return max(0.0, end - self._started_at)
+        waited = self._waited_seconds + (end if self._is_suspended else 0.0)
+        return max(0.0, end - self._started_at - waited)
 
     def notify_updates(self) -> None:
         """Notify the reporter of updates. Any thread may call this method."""

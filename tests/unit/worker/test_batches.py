@@ -154,7 +154,7 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(
 ) -> None:
     """A batch that raises or hangs is run again in halves, until the job that causes it is alone.
 
-    Only that job fails.
+    Only that job fails. A job's duration does not include its waits for calls of other jobs.
     """
 
     async def run(jobs: Jobs) -> Any:
@@ -178,6 +178,11 @@ def test_a_call_that_raises_or_hangs_is_run_again_in_halves(
     assert {name: world.ends[name].result for name in good} == {name: name for name in good}
     assert [poison] in world.calls[:7]
     assert {world.queue.rows[name].fence for name in good} == {1}
+    if how == "hangs":
+        first = world.calls[: world.calls.index([poison]) + 1]
+        for name, end in world.ends.items():
+            hung = sum({name, poison} <= {*call} for call in first)
+            assert end.duration_ms == pytest.approx(3_000 * hung, abs=500)
 
 
 HALVES = [["a", "b", "c"], ["a", "b"], ["a"], ["b"], ["c"]]
