@@ -61,8 +61,8 @@ export function duration(ms) {
   return rest === 0 ? whole : `${whole} ${String(rest).padStart(2, "0")} ${partUnit}`;
 }
 
-/** Format a duration in one unit, as `3 min`. */
-export const roughly = (ms) => duration(ms).replace(/\.\d/, "").split(" ").slice(0, 2).join(" ");
+/** Format a duration as `40 s`, `3 min`, `1 h 58 min` or `12 h`. */
+export const roughly = (ms) => duration(ms).replace(/\.\d| \d+ s$|(?<=^\d\d+ \w+) .*/g, "");
 
 /** Seconds per unit of time. The unit of minutes is `min`, because `m` could mean months. */
 const UNITS = [
@@ -74,14 +74,11 @@ const UNITS = [
 
 /** Format a time relative to now, as `in 40 s`, `3 min ago` or `now`. */
 export function relative(iso, now = serverNow()) {
-  const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
-  if (!Number.isFinite(seconds)) return NONE;
-  const size = Math.abs(seconds);
-  if (size < 2) return "now";
-  // two hours or days at least, because `in 1 h` would be wrong by half for 119 minutes
-  const [unitSeconds, unit] = UNITS.find(([minimum]) => size >= minimum * (minimum > 60 ? 2 : 1));
-  const text = `${Math.trunc(size / unitSeconds)} ${unit}`;
-  return seconds > 0 ? `in ${text}` : `${text} ago`;
+  const ms = Math.round((Date.parse(iso ?? "") - now) / 1000) * 1000;
+  if (!Number.isFinite(ms)) return NONE;
+  if (Math.abs(ms) < 2000) return "now";
+  const text = roughly(Math.abs(ms));
+  return ms > 0 ? `in ${text}` : `${text} ago`;
 }
 
 /**

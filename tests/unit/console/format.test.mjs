@@ -58,8 +58,9 @@ test("a count that stopped at 10,000 is a minimum", () => {
   );
 });
 
-test("a relative time has a minute, or two hours or days, at least", () => {
+test("a relative time of less than ten hours or days has minutes or hours", () => {
   assert.equal(relative("2026-11-26T23:58:50Z", NOW), "1 min ago");
-  assert.equal(relative("2026-11-27T01:58:50Z", NOW), "in 119 min");
+  assert.equal(relative("2026-11-27T01:58:50Z", NOW), "in 1 h 59 min");
   assert.equal(relative("2026-11-26T21:59:50Z", NOW), "2 h ago");
+  assert.equal(relative("2026-11-26T11:19:50Z", NOW), "12 h ago");
 });
