@@ -360,17 +360,22 @@ export const jobs = {
   retryAll: route("POST /api/jobs/retry"),
 };
 
+/** Read job types, each with the time `late` until which the statistics count ended jobs, or null. */
+async function readTypes(workspaceId, filter, signal) {
+  const values = { p_workspace_id: workspaceId, ...filter };
+  const { types: found, late_since: late } = await rpc("list_job_types", values, signal);
+  return found.map((type) => ({ ...type, late }));
+}
+
 export const types = {
   /**
    * Read the job types in the order of their names, with their workers and their statistics of the
    * last day.
    */
-  list: async (workspaceId, signal) =>
-    (await rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: true }, signal)).types,
+  list: (workspaceId, signal) => readTypes(workspaceId, { p_internal: true }, signal),
   /** Read one job type with its schema, limits, workers and schedules. */
   get: async (workspaceId, name, signal) =>
-    (await rpc("list_job_types", { p_workspace_id: workspaceId, p_job_type: name }, signal))
-      .types[0],
+    (await readTypes(workspaceId, { p_job_type: name }, signal))[0],
 };
 
 const SHARED_MS = 3000;

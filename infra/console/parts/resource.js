@@ -23,7 +23,7 @@ export const OnOff = ({ isOn, problem = null }) =>
  * - `actions(row, {act, edit})` returns the buttons of a row as `[label, run]`.
  * - `add` is `[label, Dialog]`. The component `Dialog` gets the row to edit (`like`) and the
  *   function `onClose`.
- * - `after(rows)` returns what the page shows below the rows.
+ * - `before(rows)` and `after(rows)` return what the page shows above and below the rows.
  */
 export function ResourceView({
   name,
@@ -36,6 +36,7 @@ export function ResourceView({
   actions,
   add,
   empty,
+  before,
   after,
   children,
 }) {
@@ -66,7 +67,7 @@ export function ResourceView({
         html`<button type="button" class="primary"
           onClick=${() => setEditing({})}>${words}</button>`,
     )}
-    ${stale(rows)}
+    ${stale(rows)} ${rows.value && before?.(rows.value)}
     <section class="card" aria-label=${name}>
       ${dataTable(shown, all)}
     </section>

@@ -2,6 +2,7 @@
 
 import { capitalize } from "../lib/format.js";
 import { html, quietButton, useErrorBoundary, useLayoutEffect } from "../lib/ui.js";
+import { When } from "./when.js";
 
 /** Notice that is shown while the first read is in flight. */
 export const Loading = ({ what = "Loading" }) =>
@@ -62,6 +63,11 @@ export const Stale = ({ error, retry }) =>
 /** The notice `Stale` if the read's value is old. */
 export const stale = (read) =>
   read.isStale && html`<${Stale} error=${read.error} retry=${read.refresh} />`;
+
+/** Notice that the statistics do not have the jobs that ended after the time `at`. */
+export const lateNote = (at) =>
+  at &&
+  html`<p class="notice stale"><span>Ended jobs are counted until <${When} at=${at} /></span></p>`;
 
 /**
  * Header of a page with the page's title, the workspace or owner (`of`), and the action buttons.

@@ -12,7 +12,7 @@ import { FAILURE_COLUMNS, failureKey } from "../parts/failures.js";
 import { Holders } from "../parts/holders.js";
 import { useRefresh } from "../parts/live.js";
 import { PauseButton } from "../parts/pause.js";
-import { Empty, pageHead, Placeholder, stale } from "../parts/states-of-view.js";
+import { Empty, lateNote, pageHead, Placeholder, stale } from "../parts/states-of-view.js";
 import { figure, table } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
@@ -95,7 +95,7 @@ function Stats({ stats, range, children }) {
   const due = oldest ? html`oldest <${When} at=${oldest} />` : none;
   const lost = sums.lost > 0 ? `, ${number(sums.lost)} lost with a worker` : "";
   return html`
-    ${late && html`<p class="notice stale">Ended jobs are counted until <${When} at=${late} /></p>`}
+    ${lateNote(late)}
     <section class="grid-cards" aria-label="Totals">
       ${figure(listOf("queued"), atLeast(live.queued), due)}
       ${figure(listOf("scheduled"), atLeast(live.scheduled), `${atLeast(live.retrying)} retrying`)}

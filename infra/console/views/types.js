@@ -13,7 +13,7 @@ import { EnqueueDialog } from "../parts/enqueue.js";
 import { useRefresh } from "../parts/live.js";
 import { PauseButton } from "../parts/pause.js";
 import { ResourceView } from "../parts/resource.js";
-import { Empty, Placeholder } from "../parts/states-of-view.js";
+import { Empty, lateNote, Placeholder } from "../parts/states-of-view.js";
 import { breakable, column, fact, figure, heading, table, typeLink } from "../parts/table.js";
 import { When } from "../parts/when.js";
 
@@ -73,6 +73,7 @@ export default function Types({ name, workspace }) {
       <p>A type appears here when a worker with its processor starts:</p>
       <p><code>@registry.processor("invoices.send", payload=Invoice)</code></p>
     <//>`}
+    before=${([type]) => lateNote(type?.late)}
     after=${(types) => html`<${Workers} types=${types} />`} />`;
 }
 
@@ -219,7 +220,7 @@ function TypeDetails({ type }) {
   const [first, cap] = [seconds(type.backoff_first_seconds), seconds(type.backoff_cap_seconds)];
   const period = `${seconds(type.rate_per_seconds)}${type.rate_per_key ? ", per key" : ""}`;
   return html`
-    ${type.description && html`<p>${type.description}</p>`}
+    ${lateNote(type.late)} ${type.description && html`<p>${type.description}</p>`}
     <${Holders} holders=${type.holders} attention=${attention} />
     <section class="grid-cards" aria-label="Last day">
       ${figure("Queued", listOf(type, "queued", type.waiting), "now")}
