@@ -3,6 +3,7 @@
 
 import { isManager, jobs as api, problems, withIdempotencyKey } from "../api.js";
 import { number, pluralize, shortId } from "../lib/format.js";
+import { ENDED } from "../lib/jobs/ended.js";
 import { html, isPhone, quietButton } from "../lib/ui.js";
 import { confirm } from "../lib/prompt.js";
 import { copy } from "./copy.js";
@@ -65,8 +66,8 @@ const ACTIONS = {
       (id) => api.cancel(id, { body: { retry: true } }),
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
-    text: (states, types, isOne) =>
-      `${subjectOf(isOne)} is stopped and then starts again with attempt 1, unless it completes first. Finished steps are kept. Child jobs are cancelled and retried too. The new attempt may hang in the same place.`,
+    text: (states, types, { isOne, steps, children }) =>
+      `${subjectOf(isOne)} is stopped and then starts again with attempt 1, unless it completes first.${steps}${children ? " Child jobs are cancelled and retried too." : ""} The new attempt may hang in the same place.`,
     states: ["running"],
     kind: "silent",
   },
@@ -74,7 +75,7 @@ const ACTIONS = {
     verb: "Enqueue",
     did: "Enqueued",
     call: each(replace),
-    text: (states, [as], isOne) =>
+    text: (states, [as], { isOne }) =>
       [
         `${as} is the nearest name that a worker has published.`,
         ...failuresOf(({ job_type: type, error }) => type === as && error),
@@ -87,7 +88,7 @@ const ACTIONS = {
     when: "now",
     did: "Started",
     call: oneOrMany((id) => api.retry(id), api.retryAll),
-    text: (states, types, isOne) =>
+    text: (states, types, { isOne }) =>
       [
         ...failuresOf((group) => group.kind === "retrying" && types.includes(group.job_type)),
         `${subjectOf(isOne)} runs as soon as a worker is free. A retry uses one of the job's attempts.`,
@@ -98,10 +99,10 @@ const ACTIONS = {
     verb: "Retry",
     did: "Retried",
     call: oneOrMany((id) => api.retry(id), api.retryAll),
-    text: (states, types, isOne) =>
+    text: (states, types, { isOne, steps }) =>
       [
         ...failuresOf((group) => group.kind === "failed" && types.includes(group.job_type)),
-        `${subjectOf(isOne)} starts again with attempt 1. Finished steps are kept. If the cause of an error remains, the job fails again.`,
+        `${subjectOf(isOne)} starts again with attempt 1.${steps} If the cause of an error remains, the job fails again.`,
       ].join(" "),
     states: ["failed", "cancelled"],
   },
@@ -110,7 +111,7 @@ const ACTIONS = {
     when: "again",
     did: "Enqueued",
     call: each((id) => api.replay(id, withIdempotencyKey({}))),
-    text: (states, types, isOne) =>
+    text: (states, types, { isOne }) =>
       `${isOne ? "The" : "Each"} new job has the payload, the tags and the options of the old one.`,
     states: ["completed"],
   },
@@ -118,14 +119,14 @@ const ACTIONS = {
     verb: "Cancel",
     did: "Requested cancellation of",
     call: oneOrMany((id) => api.cancel(id), api.cancelAll),
-    text: (states, types, isOne) => {
+    text: (states, types, { isOne, children }) => {
       const waiting =
         states.some((state) => state !== "running") &&
         (isOne ? "It ends immediately" : "Waiting jobs end immediately");
       const running =
         states.includes("running") &&
-        "A running job is asked to stop within five seconds. If its worker does not respond, it ends when its lease has expired";
-      return `${[waiting, running, "Child jobs are cancelled too. No retry follows"].filter(Boolean).join(". ")}.`;
+        `${isOne ? "It" : "A running job"} is asked to stop within five seconds. If its worker does not respond, it ends when its lease has expired`;
+      return `${[waiting, running, children && "Child jobs are cancelled too", "No retry follows"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],
     danger: true,
@@ -210,6 +211,14 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
   }
   const isOne = found.jobs.length === 1 && !found.more;
   const names = nameJobs(found.jobs, { ...found, kind, id: isOne && found.jobs[0].id });
+  // a dialog about one job says only what is true of it
+  const tree = isOne && (await api.trace(found.jobs[0].id).catch(() => null));
+  const [job, ...descendants] = tree?.jobs ?? [];
+  const about = {
+    isOne,
+    steps: job?.steps.every(({ ended_at: end }) => !end) ? "" : " Finished steps are kept.",
+    children: !job || descendants.some(({ status }) => !ENDED.has(status)),
+  };
   const types = as ? [as] : valuesOf(found.jobs, "job_type");
   const isSure = await confirm({
     title: `${wordsOf(action, names, as)}?`,
@@ -217,7 +226,7 @@ export async function actOnMany({ workspaceId, action, filter, jobs, as }) {
       ...["state", "job_type"]
         .map((field) => countsBy(found.jobs, field))
         .map((counts) => counts && `${counts}.`),
-      text(valuesOf(found.jobs, "state"), types, isOne),
+      text(valuesOf(found.jobs, "state"), types, about),
     ]
       .filter(Boolean)
       .join(" "),

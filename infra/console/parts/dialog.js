@@ -55,14 +55,13 @@ export function Confirmations() {
       })
     }
     <div class="actions">
-      <button type="button" autofocus=${openQuestion.danger && !openQuestion.field}
+      <button type="button" autofocus=${!openQuestion.field}
         onClick=${() => openQuestion.answer(null)}>
         Not now
       </button>
       <button
         type="button"
         class=${openQuestion.danger ? "danger" : "primary"}
-        autofocus=${!openQuestion.danger && !openQuestion.field}
         onClick=${() => openQuestion.answer(text.current)}>
         ${openQuestion.action}
       </button>
