@@ -5,7 +5,6 @@
 import { chooseWorkspace, isManager, problems, session, settings, signOut, start } from "./api.js";
 import { question } from "./lib/prompt.js";
 import { withTimeout, READ_MS } from "./lib/jobs/client.js";
-import { atLeast } from "./lib/format.js";
 import { followLinks, match, navigate, currentLocation } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { nextTheme, theme } from "./lib/theme.js";
@@ -24,7 +23,7 @@ import {
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { Incidents } from "./parts/incidents.js";
-import { countJobs, worstTone } from "./parts/problem-lines.js";
+import { sizeOf, worstTone } from "./parts/problem-lines.js";
 import { Shortcuts } from "./parts/shortcuts.js";
 import { choice } from "./parts/field.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
@@ -122,6 +121,7 @@ function Shell({ apps, user, workspace, workspaces }) {
     </a>
     <header class="top">
       <a class="brand" href="/jobs"><${Logo} /><span>Minutehand</span></a>
+      <a class="menu-button" href="/jobs?state=attention"><${Alert} noun="job" /></a>
       <button
         type="button"
         class="quiet menu-button"
@@ -205,28 +205,28 @@ function Shell({ apps, user, workspace, workspaces }) {
   </div>`;
 }
 
-function Links({ nav, isCurrent }) {
+/** Number of jobs that need attention, with `noun`. */
+function Alert({ noun }) {
   const { attention = [] } = useStore(problems);
-  const count = countJobs(attention);
-  const isMore = attention.some(({ more }) => more);
-  return html`<ul>
+  return (
+    attention.length > 0 &&
+    html`<span class="alert num" data-tone=${worstTone(attention)}>
+      ${sizeOf(attention, noun)}<span class="hidden"> need attention</span>
+    </span>`
+  );
+}
+
+const Links = ({ nav, isCurrent }) =>
+  html`<ul>
     ${nav.map(
       ({ path: to, label, icon }) => html`<li key=${to}>
         <a href=${to} aria-current=${isCurrent(to) ? "page" : undefined}>
           <${Icon} name=${icon} />
-          ${label}
-          ${
-            count > 0 &&
-            to === "/jobs" &&
-            html`<span class="alert num" data-tone=${worstTone(attention)}>
-              ${atLeast(count, isMore)}<span class="hidden"> need attention</span>
-            </span>`
-          }
+          ${label} ${to === "/jobs" && html`<${Alert} />`}
         </a>
       </li>`,
     )}
   </ul>`;
-}
 
 /**
  * Switch to another workspace and show a list, because the open page shows an object of the old

@@ -7,7 +7,7 @@ import { breakable, column, heading, table } from "./table.js";
 import { Sentence, When } from "./when.js";
 
 /** Return the text of a link to a page of the console. */
-export const linkTo = (path) => {
+const linkTo = (path) => {
   const [, name, rest, query] = path.match(/^\/(\w+)\/?([^?]*)(\?.*)?$/);
   if (rest)
     return name === "jobs" ? `See job ${rest.slice(-8)}` : `See type ${decodeURIComponent(rest)}`;
@@ -30,12 +30,12 @@ const CANCEL = /, and cancel what has the wrong name/;
 
 /**
  * Steps that the database's explanation of a problem recommends, with links to pages of the
- * console. No step gets a link to `here`, the address of the current page, to the page `shown`, or
- * to a job that its text names, because `Sentence` has already linked the job. No step gets a
+ * console. No step gets a link to `here`, the address of the current page, or to a job that its text
+ * names, because `Sentence` has already linked the job. No step gets a
  * command for the job of the current page, because the page shows the job and has buttons, unless
  * the text ends with a colon. `buttonOf(words, index, steps)` returns the button of a step.
  */
-export function Steps({ next, here, shown, buttonOf }) {
+export function Steps({ next, here, buttonOf }) {
   const steps = next?.filter(({ kind }) => kind !== "none").flatMap(splitAdvice) ?? [];
   const id = here?.replace("/jobs/", "");
   const isShown = ({ words, command }) =>
@@ -45,10 +45,7 @@ export function Steps({ next, here, shown, buttonOf }) {
     const button = buttonOf?.(words, index, steps);
     const isRepeated = steps.slice(0, index).some((other) => other.path === path);
     const isLinked =
-      path &&
-      !isRepeated &&
-      ![here, shown].includes(path) &&
-      !words.includes(path.replace("/jobs/", ""));
+      path && !isRepeated && path !== here && !words.includes(path.replace("/jobs/", ""));
     return html`
       <${Sentence} text=${button ? words.replace(CANCEL, "") : words} /> ${button}
       ${isLinked && html` <a href=${path}>${linkTo(path)}</a>`}

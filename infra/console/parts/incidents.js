@@ -1,32 +1,21 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { atLeast, pluralize, timeOfDay } from "../lib/format.js";
+import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { setTitle } from "../lib/title.js";
-import {
-  foldButton,
-  html,
-  isPhone,
-  useEffect,
-  useLayoutEffect,
-  useMemo,
-  useState,
-} from "../lib/ui.js";
+import { foldButton, html, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
 import { Remedy } from "./bulk-actions.js";
 import { useFocusKeeper } from "./dialog.js";
-import { linkTo } from "./holders.js";
-import { Icon } from "./icons.js";
 import { useRefresh } from "./live.js";
-import { Advice, briefOf, countJobs, useLines } from "./problem-lines.js";
-import { Sentence } from "./when.js";
+import { briefOf, ProblemLine, roughAge, sizeOf, useLines } from "./problem-lines.js";
+import { Age, Sentence, When } from "./when.js";
 
-/** Words and icons for kinds of `attention`. */
-const KINDS = { failed: "failed", no_worker: "waiting", silent: "silent", retrying: "retrying" };
-const MARKS = { failed: "cross", no_worker: "cross", silent: "clock", retrying: "again" };
+/** Return the word for a kind of `attention`. */
+const wordOf = (kind) => (kind === "no_worker" ? "waiting" : kind);
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
@@ -44,28 +33,36 @@ const NO_REALTIME =
 
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
-/** Maximum number of problems that the closed bar names. */
-const mostNamed = () => (isPhone() ? 3 : 6);
-
-/** Name the worst problems, each with its number of jobs of each kind. */
-function summaryOf(lines) {
-  const rest = lines.length - mostNamed();
-  const named = lines.slice(0, mostNamed()).map((line) => {
-    const { subject, count } = briefOf(line);
-    const kinds = Map.groupBy(line.groups ?? [], ({ kind }) => kind);
-    const counts = [...kinds].map(([kind, groups]) => {
-      const isMore = groups.some(({ more }) => more);
-      return `${atLeast(countJobs(groups), isMore)} ${KINDS[kind]}`;
-    });
-    const name = counts.length > 0 ? subject : subject + count;
-    return html` ·${" "}
-      <span class="part">
-        <span class="strong" data-tone=${line.tone}>${name.replaceAll("`", "")}</span>${" "}
-        ${counts.join(", ")}
-      </span>`;
+/**
+ * Parts of the closed bar: the worst problem with its age and cause, and the names of the others,
+ * each with its number of jobs of each kind. Parts for which there is no room are not shown.
+ */
+const summaryOf = (lines) =>
+  lines.map((line, index) => {
+    const { subject, cause = line.cause } = briefOf(line);
+    const { groups = [], since } = line;
+    const isJobs = groups.length > 0;
+    const isWorst = index === 0;
+    const kinds = Map.groupBy(groups, ({ kind }) => kind);
+    const counts = [...kinds].map(([kind, some]) => `${sizeOf(some)} ${wordOf(kind)}`);
+    const [kind] = kinds.keys();
+    const parts = [
+      html`<span class="strong" data-tone=${line.tone}>
+          <${Sentence} text=${isJobs ? subject : subject.replace(/[:,. ]+$/, "")} isShort />
+        </span> ${isWorst && isJobs ? sizeOf(groups, "job") : counts.join(", ")}`,
+      isWorst &&
+        since &&
+        !INSTANT.test(subject) &&
+        (kinds.has("failed")
+          ? html`first failed <${When} at=${since} />`
+          : html`${wordOf(kind)} for <${Age} at=${since} format=${roughAge} />`),
+      isWorst &&
+        (kind === "no_worker"
+          ? "no worker"
+          : cause && html`<${Sentence} text=${cause.split(" (")[0]} isShort />`),
+    ];
+    return parts.map((part) => part && html` <span class="part">${part}</span>`);
   });
-  return [...named, rest > 0 && ` · ${rest} more`];
-}
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
@@ -101,7 +98,6 @@ export function Incidents({ workspace, isApp }) {
   );
   const [freshness, setFreshness] = useState("live");
   const [isOpen, setIsOpen] = useState(false);
-  const [opened, setOpened] = useState(null); // key of the problem whose advice is shown
   const box = useFocusKeeper();
   useRefresh(read, !isApp);
   useEffect(() => {
@@ -154,21 +150,7 @@ export function Incidents({ workspace, isApp }) {
       own ? jobs > 1 : !(groups?.length > 0 && groups.every(isListed)),
     );
   if (lines.length === 0) return null;
-  const show = (line) => {
-    // a sentence changes with the number of its jobs, which must not close an open problem
-    const key = line.key ? `${line.key} ${line.since}` : line.sentence;
-    const isAdvised = key === opened;
-    return html`<${Problem}
-      key=${key}
-      line=${line}
-      here=${here}
-      workspaceId=${workspace.id}
-      isOpen=${isAdvised}
-      flip=${() => {
-        setOpened(isAdvised ? null : key);
-        setIsOpen(true); // another problem must not close this one
-      }} />`;
-  };
+  const groups = lines.flatMap((line) => line.groups ?? []);
   return html`<section
     class="incidents"
     ref=${box}
@@ -178,55 +160,56 @@ export function Incidents({ workspace, isApp }) {
     ${
       lines.length > 1 &&
       foldButton(
-        html`<span class="strong">
-          ${pluralize(lines.length, lines.length < all.length ? "other problem" : "problem")}</span
-        >${!isOpen && summaryOf(lines)}`,
+        html`<span class="parts">
+            <span class="part">
+              <span class="strong">
+                ${pluralize(lines.length, lines.length < all.length ? "other problem" : "problem")}
+              </span>
+              ${groups.length > 0 && `, ${sizeOf(groups, "job")}`}
+            </span>
+            ${!isOpen && summaryOf(lines)}
+          </span>
+          <span class="flip"> ${isOpen ? "Hide" : "Show"}</span>`,
         isOpen,
         () => setIsOpen(!isOpen),
       )
     }
-    ${(isOpen || lines.length === 1) && lines.map(show)}
+    ${
+      (isOpen || lines.length === 1) &&
+      lines.map(
+        (line) => html`<${Problem}
+          key=${line.key ? `${line.key} ${line.since}` : line.sentence}
+          line=${line}
+          here=${here}
+          workspaceId=${workspace.id}
+          onOpen=${() => setIsOpen(true)} />`,
+      )
+    }
   </section>`;
 }
 
-/**
- * Shows one problem in a line with a link and with buttons that resolve it. Below an open line is
- * what to do. On a phone, the whole line is the button that opens it, and the other buttons are
- * below it. On the page of a job, which explains its problem, the line has no advice.
- */
-function Problem({ line, here, workspaceId, isOpen, flip }) {
-  const { own, tone, groups = [], next = [] } = line;
-  const buttons = groups.map(
-    (group) => html`<${Remedy}
-        key=${group.kind + group.job_type}
-        group=${group}
-        workspaceId=${workspaceId} />`,
-  );
-  // a button that a guess offers is next to its words
-  const isBelow = isPhone() || groups[0]?.kind === "no_worker";
-  const path = line.path ?? next.find((step) => step.path && step.path !== here)?.path;
-  const link = path !== here && path;
-  const hasMore = !own && (line.cause || next.length > 0);
-  const { subject, count, cause = !isOpen && line.cause, time } = briefOf(line);
-  const title = html`<span class="strong"><${Sentence} text=${subject} isShort /></span>${" "}
-    <${Sentence} text=${count} isShort />`;
+/** Shows one problem. The page of a job explains its problem, so there the line has no advice. */
+function Problem({ line, here, workspaceId, onOpen }) {
+  const { own, tone, path, groups = [] } = line;
+  const { subject, count, cause = line.cause, time } = briefOf(line);
+  const name =
+    groups.length > 0
+      ? `${subject} ${count}`
+      : html`<${Sentence} text=${subject} isShort /> <span><${Sentence} text=${count} isShort /></span>`;
   return html`<div class="problem-line" data-tone=${tone}>
-    <${Icon} name=${MARKS[groups[0]?.kind] ?? "warning"} />
-    <p class=${isOpen ? "" : "cut"}>
-      ${link && groups.length > 0 ? html`<a href=${link}>${title}</a>` : title}
-      ${cause && html` · <${Sentence} text=${cause} isShort />`}
-    </p>
-    <span class="muted since">${time}</span>
-    <div class="problem-links">
-      ${hasMore && foldButton(html`<span>${next.length > 0 ? "What to do" : "Cause"}</span>`, isOpen, flip)}
-      ${link && groups.length === 0 && html`<a href=${link}>${linkTo(link)}</a>`}
-      <span class="actions start">${!isBelow && buttons}</span>
-    </div>
-    ${
-      isOpen &&
-      html`<div class="advice">
-        <${Advice} line=${line} here=${here} shown=${link} buttons=${isBelow ? buttons : []} />
-      </div>`
-    }
+    <${ProblemLine}
+      line=${!own && line}
+      name=${path && path !== here ? html`<a class="plain" href=${path}>${name}</a>` : name}
+      cause=${cause}
+      error=${groups[0]?.error}
+      time=${time}
+      here=${here}
+      onOpen=${onOpen}
+      buttons=${groups.map(
+        (group) => html`<${Remedy}
+          key=${group.kind + group.job_type}
+          group=${group}
+          workspaceId=${workspaceId} />`,
+      )} />
   </div>`;
 }

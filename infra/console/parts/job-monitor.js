@@ -9,7 +9,6 @@ import { NAMES, nextRunOf, STATES } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
 import {
   classes,
-  foldButton,
   html,
   isPhone,
   useEffect,
@@ -25,13 +24,14 @@ import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
 import {
-  Advice,
   adviceOf,
   briefOf,
   causeOf,
   countJobs,
   toneOfGroup,
   keyOf,
+  ProblemLine,
+  sizeOf,
   useGroups,
   useLines,
   worstTone,
@@ -39,7 +39,7 @@ import {
 import { questionOf } from "./question.js";
 import { SearchBox } from "./search.js";
 import { Loading, Stale } from "./states-of-view.js";
-import { Elapsed, Sentence, useNow, When } from "./when.js";
+import { Elapsed, useNow, When } from "./when.js";
 
 /** Return the height of a row, as `.job-row` in jobs.css sets it. */
 const rowHeight = () => (isPhone() ? 70 : 36);
@@ -73,14 +73,12 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set()); // keys of the groups whose jobs are shown
-  const [advised, setAdvised] = useState(new Set()); // keys of the groups whose advice is shown
   const [chosen, setChosen] = useState(new Set());
   const distinct = [...new Set(groups.values())].filter(
     ({ job_type: type }) => !filter.job_type || type === filter.job_type,
   );
   // groups are of one type, but other filters match a part of their jobs
   const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const isOne = ({ jobs, more }) => jobs === 1 && !more;
   const canClose = (group) => !isPart && distinct.length > 1 && !isOne(group);
   const isClosed = (group) =>
     !isPart && (isOne(group) || (canClose(group) && !opened.has(keyOf(group))));
@@ -164,8 +162,6 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           isPartChosen=${ofGroup.some((id) => chosen.has(id))}
           pick=${(event) => pick(ofGroup, event)}
           advice=${advice}
-          isAdvised=${advised.has(keyOf(group))}
-          advise=${() => setAdvised(toggled([keyOf(group)]))}
           here=${listOf(filter)}
           remedy=${html`<${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />`} />`;
   const tabs = html`<${Tabs}
@@ -259,17 +255,16 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
       html`<p class="muted small foot num">
         ${
           isGrouped && !isPart
-            ? `${pluralize(
-                countJobs(distinct),
-                "job",
-                distinct.some(({ more }) => more),
-              )} in ${pluralize(distinct.length, "group")}`
+            ? `${sizeOf(distinct, "job")} in ${pluralize(distinct.length, "group")}`
             : `${pluralize(rows.length, "job")}${state.isAll ? "" : " loaded, more below"}`
         }
       </p>`
     }
   </div>`;
 }
+
+/** Return whether a group has one job. */
+const isOne = ({ jobs, more }) => jobs === 1 && !more;
 
 /** Return a function that adds values to a set, or removes them if the set has all of them. */
 const toggled = (values) => (now) => {
@@ -412,19 +407,15 @@ function GroupHead({
   isPartChosen,
   pick,
   advice,
-  isAdvised,
-  advise,
   here,
   remedy,
 }) {
-  const { kind, error, since } = group;
+  const { kind, error } = group;
   const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: [group] });
   // its tab counts only the jobs that wait for their next run
-  const isWhole = kind === "retrying" && jobs.length >= group.jobs;
+  const isWhole = kind === "retrying" && !isOne(group) && jobs.length >= group.jobs;
   const due = isWhole && jobs.filter(({ state }) => /queued|running/.test(state)).length;
   const name = `${subject} ${count}${due ? `, ${due} of them due or running` : ""}`;
-  const hasAdvice = advice?.next?.length > 0;
-  const isBelow = advice?.next?.some(({ guess }) => guess); // the button is next to its words
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
@@ -440,32 +431,22 @@ function GroupHead({
       </label>
     </td>
     <th scope="rowgroup">
-      <div class="group-head" title=${error ?? cause}>
-        <span class="strong">
-          ${
-            flip
-              ? html`<button type="button" class="plain" aria-expanded=${!isClosed} onClick=${flip}>
-                  ${isClosed ? "▸" : "▾"} ${name}
-                </button>`
-              : isClosed
-                ? html`<a class="plain" href=${`/jobs/${group.job_ids[0]}`}>${name}</a>`
-                : name
-          }
-        </span>
-        <span class=${classes("job-note", error && "bad")}>
-          ${(!isPhone() && causeOf(error)) || (cause && html`<${Sentence} text=${cause} isShort />`)}
-        </span>
-        ${since && html`<span class="small muted since">${time}</span>`}
-        ${hasAdvice && foldButton("What to do", isAdvised, advise)}
-        ${!isBelow && remedy}
-      </div>
-      ${
-        isAdvised &&
-        html`<div class="advice">
-          ${error?.length > 80 && html`<p class="error-text">${error}</p>`}
-          <${Advice} line=${advice} here=${here} buttons=${isBelow ? [remedy] : []} />
-        </div>`
-      }
+      <${ProblemLine}
+        line=${advice}
+        name=${
+          flip
+            ? html`<button type="button" class="plain" aria-expanded=${!isClosed} onClick=${flip}>
+                ${isClosed ? "▸" : "▾"} ${name}
+              </button>`
+            : isClosed
+              ? html`<a class="plain" href=${`/jobs/${group.job_ids[0]}`}>${name}</a>`
+              : name
+        }
+        cause=${cause}
+        error=${error}
+        time=${kind === "retrying" && isOne(group) && jobs[0] ? html`<${Retry} row=${jobs[0]} />` : time}
+        here=${here}
+        buttons=${remedy} />
     </th>
   </tr>`;
 }
@@ -510,6 +491,17 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
   </tr>`;
 }
 
+/** Return the number of a job's attempt. A job that waits has ended its last attempt. */
+const attemptOf = ({ attempts, status }) => attempts + Number(status === "pending");
+
+/** Shows the attempt of a job that retries, and the time of its next run. */
+function Retry({ row }) {
+  const next = useJobState(row) !== "queued" && nextRunOf(row);
+  return html`attempt ${attemptOf(row)} of ${row.max_attempts}${
+    next && html`, next <${When} at=${next} />`
+  }`;
+}
+
 /** Words for an update in the last minute. Its time is known up to 15 seconds late. */
 const LATELY = { output: "streaming", log: "logging" };
 
@@ -521,8 +513,7 @@ const LATELY = { output: "streaming", log: "logging" };
 function StateNote({ row }) {
   const next = useJobState(row) !== "queued" && nextRunOf(row);
   const isRunning = row.status === "processing";
-  // a job that waits has ended its last attempt
-  const attempt = row.attempts + Number(row.status === "pending");
+  const attempt = attemptOf(row);
   const hasFailed = row.status === "failed" || (attempt > 1 && row.status !== "waiting");
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
   const done = isRunning && percentage(row.progress);

@@ -2,12 +2,12 @@
 // and the list of the jobs that need attention show the same lines in the same order.
 
 import { problems } from "../api.js";
-import { INSTANT, number, pluralize, relative, roughly } from "../lib/format.js";
+import { atLeast, INSTANT, number, pluralize, relative, roughly } from "../lib/format.js";
 import { toneOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
-import { html, useMemo } from "../lib/ui.js";
+import { classes, foldButton, html, useMemo, useState } from "../lib/ui.js";
 import { Steps, warned } from "./holders.js";
-import { Age } from "./when.js";
+import { Age, Sentence } from "./when.js";
 
 /** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
 export const keyOf = ({ kind, job_type: type, print }) =>
@@ -19,6 +19,13 @@ export const countJobs = (groups) =>
     (sum, { jobs, job_ids: ids }) => sum + jobs - ids.length,
     new Set(groups.flatMap(({ job_ids: ids }) => ids)).size,
   );
+
+/** Return the number of jobs in groups of `attention` as words, with this noun or without one. */
+export function sizeOf(groups, noun) {
+  const isMore = groups.some(({ more }) => more);
+  const jobs = countJobs(groups);
+  return noun ? pluralize(jobs, noun, isMore) : atLeast(jobs, isMore);
+}
 
 /** Return whether jobs of a group fail for good if their next attempt fails. */
 const isLast = ({ last_jobs: last }) => last > 0;
@@ -127,7 +134,7 @@ export const causeOf = (error) =>
     ?.replace(/^\w+: (?=\S+ \S+ \S)/, "")
     .replace(/^(?:Client|Server) error '(.+?)' for url '\w+:..([^/?']+).*/s, "$1 from $2");
 
-const roughAge = (at, now) => roughly(now - Date.parse(at));
+export const roughAge = (at, now) => roughly(now - Date.parse(at));
 
 /** Return the parts of a line: the subject, the number of jobs, their cause and a time. */
 export function briefOf({ groups = [], reason, sentence, jobs, since, own, unserved }) {
@@ -163,10 +170,12 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
           `${pluralize(failed.jobs, "job", failed.more)} failed`
         : `${named} ${kind}${lastOf(group)}`,
     cause: !own && causeOf(error),
-    time: html`${failed ? "first error" : "started"} <${Age} at=${since} format=${relative} />${
-      Date.parse(failed?.last_at) > Date.parse(since) + 60_000 &&
-      html`, last <${Age} at=${failed.last_at} format=${relative} />`
-    }`,
+    time:
+      since &&
+      html`${failed ? "first error" : "started"} <${Age} at=${since} format=${relative} />${
+        Date.parse(failed?.last_at) > Date.parse(since) + 60_000 &&
+        html`, last <${Age} at=${failed.last_at} format=${relative} />`
+      }`,
   };
 }
 
@@ -177,17 +186,40 @@ const lastOf = ({ last_jobs: last, jobs, more }) =>
     : "";
 
 /**
- * Cause of a problem and what to do, with buttons at the step that they do. No link leads to the
- * current page `here` or to the page `shown`.
+ * Line of a problem with its name, cause, age and buttons, which opens to show what to do. A button
+ * that a guess offers is next to its words. `onOpen` is called when the line opens or closes.
  */
-export function Advice({ line, here, shown, buttons }) {
-  const { cause, next, groups } = line;
+export function ProblemLine({ line, name, cause, error, time, here, buttons, onOpen }) {
+  const [isOpen, setIsOpen] = useState(false);
+  const isBelow = line?.next?.some(({ guess }) => guess);
+  const flip = () => {
+    setIsOpen(!isOpen);
+    onOpen?.();
+  };
+  return html`
+    <div class="group-head" title=${error ?? cause}>
+      <span class="strong">${name}</span>
+      <span class=${classes("job-note", error && "bad")}>
+        ${!(isOpen && cause === line.cause) && cause && html`<${Sentence} text=${cause} isShort />`}
+      </span>
+      ${time && html`<span class="small muted since">${time}</span>`}
+      ${line?.next?.length > 0 && foldButton("What to do", isOpen, flip)}
+      ${!isBelow && buttons}
+    </div>
+    ${
+      isOpen &&
+      html`<div class="advice">
+        ${error?.length > 80 && html`<p class="error-text">${error}</p>`}
+        <${Advice} line=${line} here=${here} buttons=${isBelow && buttons} />
+      </div>`
+    }
+  `;
+}
+
+/** Cause of a problem and what to do, with `buttons` at the step that they do. */
+function Advice({ line, here, buttons }) {
+  const { cause, next } = line;
   const { completed, completed_until: until } = line.retrying ?? line;
-  const isUnserved = groups?.[0]?.kind === "no_worker";
-  const buttonOf = (words, index, steps) =>
-    buttons?.length > 0 &&
-    (isUnserved ? steps[index].guess : index === steps.length - 1) &&
-    buttons;
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
     ${
@@ -197,6 +229,9 @@ export function Advice({ line, here, shown, buttons }) {
         hour${until && html`, none for <${Age} at=${until} format=${roughAge} />`}.
       </p>`
     }
-    <${Steps} next=${next} here=${here} shown=${shown} buttonOf=${buttonOf} />
+    <${Steps}
+      next=${next}
+      here=${here}
+      buttonOf=${(words, index, steps) => steps[index].guess && buttons} />
   `;
 }
