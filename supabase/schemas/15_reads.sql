@@ -1657,6 +1657,11 @@ from (
         '[The answer of {address}|The text that the code read] is not JSON. See how it begins, and '
           'correct the request, or check the answer before its JSON is read.'
       ),
+      (
+        'answer',
+        'The language model[ at {address}|] gave no usable answer. Try again, or change the '
+          'request or the model. If this returns, see the status page of the vendor.'
+      ),
       ('chosen', 'Follow the text of the error[, which was raised at {place}].')
   ) as f (kind, words)
   cross join lateral (
@@ -4364,6 +4369,11 @@ select
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
         when e.type ~ '[.]JSONDecodeError$' then 'json'
+        when e.type ^@ 'minutehand.ai.errors.'
+            -- `ask_for` raises ProcessorError with these codes
+            or e.data ->> 'code' ~ '^(input_refused|answer_(unusable|too_long))$'
+              and e.type ~ '^minutehand[.].*ProcessorError$'
+          then 'answer'
         when e.type ~ '(^|[.])(Fail|ProcessorError)$' then 'chosen'
       end
     )

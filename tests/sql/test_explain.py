@@ -942,6 +942,14 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"sqlstate": "42501", "role": "job_worker"}, "The role job_worker, or the owner"),
     ({"type": "Fail"}, "Follow the text of the error."),
+    (
+        {"type": "minutehand.ai.errors.UnusableOutput", "address": "api.test:443"},
+        "The language model at api.test:443 gave no usable answer. Try again",
+    ),
+    (
+        {"type": "minutehand.queue.errors.ProcessorError", "data": {"code": "answer_unusable"}},
+        "The language model gave no usable answer.",
+    ),
     ({"type": "json.decoder.JSONDecodeError"}, "The text that the code read is not JSON."),
     (
         {"type": "requests.exceptions.JSONDecodeError", "address": "api.test:443"},

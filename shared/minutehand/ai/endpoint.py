@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from minutehand.ai.errors import InputRefused, LanguageModelError, UnusableOutput
 from minutehand.ai.sse import SseParser
@@ -25,6 +25,7 @@ from minutehand.redaction import HIDDEN, without_secrets
 from minutehand.retry_after import requested_wait
 from minutehand.worker.vendor import Failure, classify_no_response, classify_status
 
+E = TypeVar("E", bound=LanguageModelError)
 MAX_RESPONSE_BYTES = 2_000_000
 #: Maximum bytes of a streamed response. Each chunk has about 300 bytes in addition to its text.
 MAX_STREAM_BYTES = 60_000_000
@@ -68,7 +69,7 @@ class Endpoint:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = model
-        self._url = f"{url.rstrip('/')}{path}"
+        self.url = f"{url.rstrip('/')}{path}"
         self._key = key
         self._max_silence = response_seconds
         headers = {"accept": "application/json, text/event-stream"}
@@ -95,7 +96,10 @@ class Endpoint:
                     async for value in objects:
                         yield value
         except NoResponse as error:
-            raise self._failure(error) from error
+            raise self._located(self._failure(error)) from error
+        except LanguageModelError as error:
+            self._located(error)
+            raise
 
     async def post(self, **content: Any) -> dict[str, Any]:
         """Post `content`, and return the first JSON object of the response, see `objects`."""
@@ -115,7 +119,7 @@ class Endpoint:
                 try:
                     response = await stack.enter_async_context(
                         opened(
-                            self._http, "POST", self._url, max_silence=self._max_silence, **content
+                            self._http, "POST", self.url, max_silence=self._max_silence, **content
                         )
                     )
                     if response.status == 204 or not 200 <= response.status < 300:
@@ -182,7 +186,11 @@ class Endpoint:
         return value
 
     def _output_error(self, text: str, **options: Any) -> UnusableOutput:
-        return UnusableOutput(text, vendor=self._title, **options)
+        return self._located(UnusableOutput(text, vendor=self._title, **options))
+
+    def _located(self, error: E) -> E:
+        error.url = self.url
+        return error
 
     def _failure(self, error: NoResponse) -> LanguageModelError:
         text, failure = f"{self._title} {error}", classify_no_response(error)

@@ -18,6 +18,12 @@ from typing import Any
 
 from minutehand.worker.vendor import VendorError
 
+#: Messages for people about an answer that has no text, and about one in another form.
+EMPTY_MESSAGE = "The language model's answer was empty. Try again, or change the request."
+FORM_MESSAGE = (
+    "The language model's answer did not have the requested form. Try again, or change the request."
+)
+
 
 class LanguageModelError(VendorError):
     """A call of a language model or speech engine failed.

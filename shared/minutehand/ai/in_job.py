@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
+from minutehand.ai.errors import (
+    EMPTY_MESSAGE,
+    FORM_MESSAGE,
+    InputRefused,
+    LanguageModelError,
+    TruncatedOutput,
+    UnusableOutput,
+)
 from minutehand.ai.language_model import Completion, LanguageModel, Material, Prompt
 from minutehand.ai.parsing import UnparsableOutput, is_plain_text, only_text, read_shape
 from minutehand.ai.partial_json import PartialField, TextSink
@@ -84,6 +91,7 @@ async def ask_for(
         try:
             return await calls.make(lambda prompt=prompt: request.call_model(prompt))  # type: ignore[misc]
         except LanguageModelError as error:
+            error.url = error.url or getattr(model, "url", None)
             is_truncated = isinstance(error, TruncatedOutput)
             is_cut = error.code == "cut_short" or (is_truncated and error.text != "")
             if can_continue and is_cut and calls.charged <= 1:
@@ -230,7 +238,9 @@ class _Request:
                 text = f"{subject} is truncated, although the endpoint marks it as complete"
                 raise TruncatedOutput(text, said=TRUNCATED_MESSAGE, text=completion.text) from error
             raise UnusableOutput(
-                f"{subject} is not in the requested form: {error}", text=completion.text
+                f"{subject} is not in the requested form: {error}",
+                said=FORM_MESSAGE if completion.text.strip() else EMPTY_MESSAGE,
+                text=completion.text,
             ) from error
         try:
             if self.check is not None:

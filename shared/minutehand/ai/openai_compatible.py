@@ -16,7 +16,13 @@ from contextlib import aclosing
 from typing import Any
 
 from minutehand.ai.endpoint import MAX_RESPONSE_BYTES, Endpoint
-from minutehand.ai.errors import InputRefused, LanguageModelError, TruncatedOutput, UnusableOutput
+from minutehand.ai.errors import (
+    EMPTY_MESSAGE,
+    InputRefused,
+    LanguageModelError,
+    TruncatedOutput,
+    UnusableOutput,
+)
 from minutehand.ai.language_model import Completion, CompletionStream, Prompt
 from minutehand.worker.serialization import TextCleaner, clean_text
 
@@ -128,6 +134,7 @@ class OpenAICompatible(Endpoint):
                     self._rejected, self._rejected_until = without, now + REJECTED_SECONDS
                 return
             except InputRefused as error:
+                self._located(error)
                 # the request was not charged, so retry it without the rejected options
                 rejected = {
                     name for name, words in _OPTIONAL.items() if re.search(words, str(error))
@@ -140,6 +147,7 @@ class OpenAICompatible(Endpoint):
                     extra={"event": "model.without", "options": sorted(without)},
                 )
             except LanguageModelError as error:
+                self._located(error)
                 is_other = isinstance(error, UnusableOutput) and not state.has_choice
                 self._unknown_formats += is_other
                 if is_other and self._unknown_formats >= MIN_UNKNOWN_FORMATS:
@@ -147,7 +155,8 @@ class OpenAICompatible(Endpoint):
                     # again, and fail too.
                     reason: Any = {"code": "misconfigured", "hope": "none", "charged": True}
                     text = f"{error}; {self._setting} must be the URL of a chat completions API"
-                    raise LanguageModelError(text, vendor=self._title, **reason) from error
+                    wrong = LanguageModelError(text, vendor=self._title, **reason)
+                    raise self._located(wrong) from error
                 if state.words.length:
                     # a part of the answer arrived before the error, so the request was charged
                     error.charged, error.text = True, error.text or state.words.text
@@ -327,7 +336,9 @@ class _ResponseState:
             fields = (self._prompt.schema or {}).get("properties", ())
             if not any(f'"{name}"' in self._called for name in fields):
                 is_call = bool(self._called) or self._finish in {"tool_calls", "function_call"}
-                raise self._output_error(_CALLED if is_call else "is empty")
+                if is_call:
+                    raise self._output_error(_CALLED)
+                raise self._output_error("is empty", said=EMPTY_MESSAGE)
             # some models return an answer with a schema in the arguments of a tool call
             rest = clean_text(self._called)
         return self.words.add(rest, is_last=True)
@@ -352,9 +363,9 @@ class _ResponseState:
         )
         return self._model.priced(input_tokens, output_tokens)
 
-    def _output_error(self, message: str) -> UnusableOutput:
+    def _output_error(self, message: str, said: str | None = None) -> UnusableOutput:
         text = f"The answer of {self._model.name} {message}"
-        return UnusableOutput(text, cost_usd=self.cost_usd, text=self.words.text)
+        return UnusableOutput(text, said=said, cost_usd=self.cost_usd, text=self.words.text)
 
 
 def _text(content: Any) -> str:

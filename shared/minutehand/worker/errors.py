@@ -370,7 +370,7 @@ def _requested(error: BaseException) -> str | None:
     try:
         source = error if unparsed is None else unparsed
         request = error if isinstance(error, HTTPError) else attribute(source, "request")
-        if (url := attribute(request, "url")) is None:
+        if (url := attribute(request, "url") or attribute(source, "url")) is None:
             # other errors of urllib have no request, but a frame of the traceback has the
             # connection
             for frame in _raised_in(error):

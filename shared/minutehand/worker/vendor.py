@@ -111,6 +111,7 @@ class VendorError(JobServiceError):
         hope: Advice for the next call.
         charged: True if the call may have been charged.
         status: HTTP status, if there was a response.
+        url: URL of the call, or None. An error is stored with its host and port.
         retry_after: The wait that the service requested, or None.
         repeatable: True if the same call may be repeated immediately without being charged twice.
     """
@@ -122,6 +123,7 @@ class VendorError(JobServiceError):
     vendor: str = "The service"
     #: Prefix of the error code in `data`.
     prefix: str = ""
+    url: str | None = None
 
     def __init__(
         self,

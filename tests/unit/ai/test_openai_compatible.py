@@ -11,12 +11,13 @@ from typing import Annotated, Any, TypeVar
 import pytest
 from pydantic import BaseModel, Field
 
-from minutehand.ai.errors import LanguageModelError
+from minutehand.ai.errors import LanguageModelError, UnusableOutput
 from minutehand.ai.in_job import ask_for
 from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.ai.openai_compatible import OpenAICompatible, _ReasoningFilter
 from minutehand.ai.sse import _ENDS, SseParser
 from minutehand.worker import Job, JobContext
+from minutehand.worker.errors import error_info
 from minutehand.worker.testing import ProcessorTest
 from tests.support.misbehaving import MisbehavingServer, Request
 from tests.support.virtual_time import leaping
@@ -241,6 +242,24 @@ async def test_an_answer_that_is_cut_twice_fails(server: ModelServer) -> None:
     words = "The language model's answer was too long. Ask for less at once."
     assert words in str(run.error)
     assert "LANGUAGE_MODEL_MOST_TOKENS" in run.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"), [("", "answer was empty"), ("{}", "did not have the requested form")]
+)
+async def test_an_answer_that_cannot_be_used_is_stored_with_its_reason_and_its_server(
+    server: ModelServer, model: OpenAICompatible, said: str, words: str
+) -> None:
+    server.faults["*"] = [Fault(said=said)] * 3
+    address = server.origin.removeprefix("http://")
+    run = await ask(model)
+
+    assert words in run.error.message
+    assert (run.error.address, len(server.seen)) == (address, 2)
+    if not said:
+        with pytest.raises(UnusableOutput) as found:
+            await answered(model)
+        assert error_info(found.value).message.endswith(f" is empty ({address})")
 
 
 async def test_an_answer_comes_in_pieces_without_its_thought(
