@@ -4368,7 +4368,7 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
-        when e.type ~ '[.]JSONDecodeError$' then 'json'
+        when e.type ~ '[.](ContentType|JSONDecode)Error$' then 'json'
         when e.type ^@ 'minutehand.ai.errors.'
             -- `ask_for` raises ProcessorError with these codes
             or e.data ->> 'code' ~ '^(input_refused|answer_(unusable|too_long))$'

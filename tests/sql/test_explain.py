@@ -951,6 +951,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         "The language model gave no usable answer.",
     ),
     ({"type": "json.decoder.JSONDecodeError"}, "The text that the code read is not JSON."),
+    ({"type": "aiohttp.client_exceptions.ContentTypeError"}, "code read is not JSON."),
     (
         {"type": "requests.exceptions.JSONDecodeError", "address": "api.test:443"},
         "The answer of api.test:443 is not JSON. See how it begins",

@@ -75,6 +75,12 @@ _CLOSED = {
     "psycopg.connection_async.AsyncConnection.execute": "OperationalError",
     "sqlalchemy.engine.base.Connection._revalidate_connection": "ResourceClosedError",
 }
+#: Methods of responses that parse a response's content as JSON.
+_JSON_METHODS = {
+    "aiohttp.client_reqrep.ClientResponse.json",
+    "httpx._models.Response.json",
+    "requests.models.Response.json",
+}
 #: Names of the errors of name resolution, by number.
 _EAI = {number: name for name, number in vars(socket).items() if name.startswith("EAI_")}
 #: Package of the engine, whose stack frames are omitted because they do not depend on the job.
@@ -209,11 +215,11 @@ def _raised_in(error: BaseException) -> list[FrameType]:
 
 
 def _unparsed_response(error: BaseException) -> Any:
-    """Return the response of httpx or requests whose content is not JSON, or None."""
-    for frame in _raised_in(error) if type(error).__name__ == "JSONDecodeError" else ():
+    """Return the response of an HTTP library whose content is not JSON, or None."""
+    is_error = type(error).__name__ in {"ContentTypeError", "JSONDecodeError"}
+    for frame in _raised_in(error) if is_error else ():
         # other objects may run code of the user when an attribute is read
-        module, method = frame.f_globals.get("__name__"), frame.f_code.co_qualname
-        if method == "Response.json" and module in {"httpx._models", "requests.models"}:
+        if f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}" in _JSON_METHODS:
             return frame.f_locals.get("self")
     return None
 
@@ -370,6 +376,7 @@ def _requested(error: BaseException) -> str | None:
     try:
         source = error if unparsed is None else unparsed
         request = error if isinstance(error, HTTPError) else attribute(source, "request")
+        request = request or attribute(source, "request_info")  # of aiohttp
         if (url := attribute(request, "url") or attribute(source, "url")) is None:
             # other errors of urllib have no request, but a frame of the traceback has the
             # connection
@@ -394,9 +401,9 @@ def signal_of(code: int) -> str | None:
 
 def _body(response: Any) -> str:
     """Return the beginning of a vendor's response if its content was already read."""
-    # httpx and requests store content that was read in `_content`. `.content` and `.text` would
-    # read the rest of the content.
-    content = attribute(response, "_content")
+    # `.content` and `.text` would read the rest of the content. httpx and requests store content
+    # that was read in `_content`, and aiohttp in `_body`.
+    content = attribute(response, "_content") or attribute(response, "_body")
     if not isinstance(content, bytes):
         return ""
     return text(content[: 4 * MAX_RESPONSE].decode("utf-8", "replace"), MAX_RESPONSE)

@@ -21,7 +21,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
@@ -363,6 +363,16 @@ def test_an_answer_that_is_not_json_is_stored_with_its_server() -> None:
             info = error_info(found.value)
             assert (info.response, info.status) == ("<html>busy", None)
             assert info.message.endswith(f"({server.removeprefix('http://')})")
+
+    # aiohttp, which the tests do not install, keeps the content and the request under other names
+    aiohttp: dict[str, Any] = {"__name__": "aiohttp.client_reqrep", "json": json}
+    exec("class ClientResponse:\n def json(self): return json.loads(self._body)", aiohttp)
+    response = aiohttp["ClientResponse"]()
+    response._body, response.request_info = b"<html>busy", SimpleNamespace(url="http://a.test/b")
+    with pytest.raises(ValueError, match="Expecting value") as found:
+        response.json()
+    info = error_info(found.value)
+    assert (info.response, info.address) == ("<html>busy", "a.test:80")
 
     class Document:
         _content = b"private"
