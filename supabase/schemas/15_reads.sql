@@ -1587,8 +1587,16 @@ from (
       (
         'connections:pool',
         'The pool had no free connection in time ({code}). If all are in use, return each after '
-          'its use, for example by `with`, or allow more. If the pool cannot connect, the log of '
-          'the worker says why.'
+          'its use, for example by `with`, allow more, or lower `max_concurrency` of the type. If '
+          'the pool cannot connect, the log of the worker says why.'
+      ),
+      (
+        'connections:server',
+        'The database or its pooler accepts no more connections ({code}). Jobs of this type may '
+          'hold them: use fewer in each job, share one pool, or lower `max_concurrency` of the '
+          'type. Or raise the limit, for example the `connection limit` of the role. To see who '
+          'holds them: `select pid, usename, application_name, state, query from '
+          'pg_stat_activity`.'
       ),
       (
         'closed',
@@ -4341,12 +4349,13 @@ select
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null or e.errno = 'BrokenProcessPool' then 'killed'
         when e.errno = 'ENOMEM' then 'memory'
+        when e.sqlstate = '53300' then 'connections:server'
         when e.sqlstate ^@ '53' then 'machine'
         when e.errno = 'EMFILE' then 'files'
         when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
         when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
         when e.errno = 'PoolTimeout'
-          then case when e.type ^@ 'psycopg' then 'connections:pool' else 'connections' end
+          then case when e.type ~ '^(psycopg|sqlalchemy)' then 'connections:pool' else 'connections' end
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'

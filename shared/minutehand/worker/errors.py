@@ -2,7 +2,8 @@
 
 The stored parts of one error together have a maximum number of characters, so that their redaction
 takes bounded time. Remedies depend on the class and the codes (HTTP status, SQLSTATE, errno,
-signal, missing variable of the environment), never on the error's text.
+signal, missing variable of the environment), never on the error's text. Only a rejected connection
+of Postgres has no code, so that its text is read.
 """
 
 import asyncio
@@ -63,6 +64,8 @@ _CODES = {
     "ServerDisconnectedError": "EOF",
     "TimeoutError": "TimeoutError",
     "psycopg.errors.ConnectionTimeout": "ConnectTimeout",
+    "psycopg_pool.TooManyRequests": "PoolTimeout",
+    "sqlalchemy.exc.TimeoutError": "PoolTimeout",
 }
 #: Functions that reject a call because its object is closed, and the error that they then raise.
 _CLOSED = {
@@ -75,6 +78,13 @@ _CLOSED = {
     "psycopg.connection_async.AsyncConnection.execute": "OperationalError",
     "sqlalchemy.engine.base.Connection._revalidate_connection": "ResourceClosedError",
 }
+#: Packages whose errors may contain a message of Postgres or of its pooler about a rejected
+#: connection, and pattern of the messages of Postgres, PgBouncer and Supavisor.
+_DRIVERS = {"asyncpg", "psycopg", "psycopg2", "sqlalchemy"}
+_TOO_MANY_CONNECTIONS = re.compile(
+    "too many (?:clients|connections)|remaining connection slots|max client|no more connections",
+    re.IGNORECASE,
+)
 #: Methods of responses that parse a response's content as JSON.
 _JSON_METHODS = {
     "aiohttp.client_reqrep.ClientResponse.json",
@@ -197,6 +207,10 @@ def _codes(cause: BaseException, redactor: Redactor) -> dict[str, Any]:
         # every SQLSTATE has a digit, unlike codes such as QUOTA
         if isinstance(state, str) and re.fullmatch(r"PGRST\d+|(?=.*\d)[0-9A-Z]{5}", state):
             codes.setdefault("sqlstate", state)
+    package = type(cause).__module__.partition(".")[0]
+    is_uncoded = package in _DRIVERS and codes.get("sqlstate") in {None, "08P01", "XX000"}
+    if is_uncoded and _TOO_MANY_CONNECTIONS.search(text(cause, MAX_MESSAGE)):
+        codes["sqlstate"] = "53300"
     if codes.get("sqlstate") == "42501" and any(
         type(frame.f_locals.get("self")) is WorkerFunctions for frame in _raised_in(cause)
     ):
@@ -276,7 +290,7 @@ def _library_code(error: BaseException) -> str | None:
     if _is_closed(error):
         return "Closed"
     for kind in type(error).__mro__:
-        for name in (kind.__name__, f"{kind.__module__}.{kind.__name__}"):
+        for name in (f"{kind.__module__}.{kind.__name__}", kind.__name__):
             if name in _CODES:
                 return _CODES[name]
     return None

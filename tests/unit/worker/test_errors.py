@@ -32,6 +32,7 @@ import pytest
 import requests
 import uvloop
 from botocore.exceptions import ClientError, NoCredentialsError
+from psycopg.conninfo import make_conninfo
 from pydantic import AliasChoices, BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -249,6 +250,22 @@ def test_an_object_that_was_closed_before_the_call_has_a_code(database: Database
         with pytest.raises(Exception, match="closed") as found:
             call()
         assert error_info(found.value, __name__).errno == "Closed"
+
+
+def test_a_connection_that_the_database_has_not_left_has_a_code(database: Database) -> None:
+    """The driver of Postgres gives the error of a connection no code."""
+    database.run("create role crowded login password 'x' connection limit 1")
+    url = make_conninfo(database.url, user="crowded", password="x")
+    try:
+        with psycopg.connect(url), pytest.raises(psycopg.OperationalError) as found:
+            psycopg.connect(url)
+    finally:
+        database.run("drop role crowded")
+
+    assert error_info(found.value, __name__).sqlstate == "53300"
+    pooled = psycopg.errors.InternalError_("Max client connections reached")
+    assert error_info(pooled).sqlstate == "53300"
+    assert error_info(RuntimeError("Max client connections reached")).sqlstate is None
 
 
 def locked_row(url: str) -> None:
