@@ -1616,6 +1616,13 @@ from (
           'session{is_own_call}.]'
       ),
       (
+        'slow:function',
+        'The SQL function that the error names may be slow, or wait for a lock, or the Data API '
+          'does not answer. Run `minutehand status` during the wait, which can name the session '
+          'that it waits for, and `minutehand doctor`, which says whether the Data API answers. If '
+          'it does, make the function faster.'
+      ),
+      (
         'redirect',
         '[{address}|The server] answered with a redirect ({code}). Correct the address, or the '
           'credentials if it leads to a login, or let the client follow redirects.'
@@ -4315,6 +4322,7 @@ select
       '{"AttemptTimeout": "timeout",
     "DeadlinePassed": "deadline", "PayloadRejected": "payload",
     "ResultRejected": "result", "ResultTooLarge": "result", "SettleRejected": "rejected",
+    "minutehand.queue.errors.FunctionTimeout": "slow:function",
     "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
       case
         when e.type = 'WorkerLost' then concat_ws(':', 'lost', case

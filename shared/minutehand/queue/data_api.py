@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from tenacity import AsyncRetrying
 
 from minutehand.queue.errors import (
+    FunctionTimeout,
     JobBusy,
     QueueUnavailable,
     RateLimited,
@@ -137,6 +138,9 @@ class DataApi:
             response = await self._finish_in_background(self._http.send(request))
         except httpx.HTTPError as error:
             name, path = type(error).__name__, request.url.path
+            _, is_call, function = path.partition("/rpc/")
+            if is_call and isinstance(error, httpx.ReadTimeout):
+                raise FunctionTimeout.of(function, self._read_seconds) from error
             text = f"the Data API did not respond to {path}: {name} {error}"
             unavailable = QueueUnavailable(text.strip())
             unavailable.unsent = isinstance(error, UNSENT_ERRORS)

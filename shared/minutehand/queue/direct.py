@@ -18,7 +18,7 @@ from psycopg.types.string import TextLoader
 
 from minutehand.queue.credentials import WORKER_ROLE
 from minutehand.queue.data_api import ATTEMPTS, call_retrying, encode
-from minutehand.queue.errors import QueueUnavailable, error_from_response
+from minutehand.queue.errors import FunctionTimeout, QueueUnavailable, error_from_response
 from minutehand.queue.responses import Parse, decode_any, read
 
 logger = logging.getLogger(__name__)
@@ -78,10 +78,10 @@ class DirectApi:
         async with self._slots:
             connection = self._free.pop() if self._free else await self._connect()
             try:
-                async with asyncio.timeout(STATEMENT_SECONDS + 1):
+                async with asyncio.timeout(limit := STATEMENT_SECONDS + 1):
                     row = await (await connection.execute(query, values)).fetchone()
             except TimeoutError as error:  # statement_timeout has not ended the call
-                raise QueueUnavailable("the database did not respond in time") from error
+                raise FunctionTimeout.of(function, limit) from error
             except psycopg.Error as error:
                 raise self._error(error) from error
             finally:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from minutehand.config import JobServiceError as JobServiceError
 
@@ -95,6 +95,15 @@ class QueueUnavailable(QueueError):
 
     #: True if the call certainly had no effect, so that any call can be repeated.
     unsent: bool = False
+
+
+class FunctionTimeout(QueueUnavailable):
+    """A SQL function did not respond in time. The function may still run."""
+
+    @classmethod
+    def of(cls, function: str, seconds: float) -> Self:
+        """Return the error of a call of `function` that was sent `seconds` ago."""
+        return cls(f"the SQL function {function} did not respond within {seconds:g} s")
 
 
 class DatabaseReadOnly(QueueUnavailable):

@@ -99,6 +99,15 @@ async def test_a_call_is_sent_as_often_as_it_may_be(
     assert len(network.requests) == sent
 
 
+async def test_a_function_that_does_not_respond_is_named() -> None:
+    network = Network(HUNG)
+
+    with pytest.raises(QueueUnavailable) as raised:
+        await api(network).rpc("close_ledger", {}, headers={}, repeatable=False)
+
+    assert str(raised.value) == "the SQL function close_ledger did not respond within 8 s"
+
+
 def enqueued(key: str | None) -> Callable[[DataApi], Awaitable[object]]:
     return lambda api: UserQueue(api, {}).enqueue("t", workspace_id="w", idempotency_key=key)
 
