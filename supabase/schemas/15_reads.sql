@@ -1673,6 +1673,10 @@ from (
           'correct the request, or check the answer before its JSON is read.'
       ),
       (
+        'output',
+        'Write less, or raise the setting `output_max_bytes`, which is {output_max_bytes}.'
+      ),
+      (
         'answer',
         'The language model[ at {address}|] gave no usable answer. Try again, or change the '
           'request or the model. If this returns, see the status page of the vendor.'
@@ -4323,7 +4327,8 @@ select
     "DeadlinePassed": "deadline", "PayloadRejected": "payload",
     "ResultRejected": "result", "ResultTooLarge": "result", "SettleRejected": "rejected",
     "minutehand.queue.errors.FunctionTimeout": "slow:function",
-    "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
+    "minutehand.worker.context.ChildrenFailed": "child",
+    "minutehand.worker.streams.OutputRefused": "output"}'::jsonb ->> e.type,
       case
         when e.type = 'WorkerLost' then concat_ws(':', 'lost', case
           when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
@@ -4868,6 +4873,10 @@ select jsonb_build_object(
     )
   ),
   'error_path', p_job.error_data -> 'path',
+  'output_max_bytes', case
+    when p_job.error_data ->> 'type' = 'minutehand.worker.streams.OutputRefused'
+      then queue.setting('output_max_bytes')
+  end,
   'is_proxy', case when p_job.error_data ->> 'status' = '407' then '' end,
   'is_own_call', case
     when p_job.error_data ->> 'type' ^@ 'minutehand.queue.errors.' then ''

@@ -999,6 +999,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"status": 302}, "The server answered with a redirect (HTTP 302)"),
     ({"sqlstate": "22012"}, "rejected a value or a calculation"),
     (
+        {"type": "minutehand.worker.streams.OutputRefused"},
+        "raise the setting `output_max_bytes`, which is 1000000.",
+    ),
+    (
         {"type": "minutehand.queue.errors.FunctionTimeout", "errno": "TimeoutError"},
         "which says whether the Data API answers",
     ),

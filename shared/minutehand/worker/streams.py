@@ -29,8 +29,8 @@ class OutputRefused(ProcessorError):
 
     def __init__(self) -> None:
         super().__init__(
-            "not all output of the job was stored: its streams have more bytes than the setting "
-            "output_max_bytes allows",
+            "the rest of the job's output was not stored: its streams have more bytes than the "
+            "setting output_max_bytes allows",
             retryable=False,
         )
 
