@@ -2019,7 +2019,7 @@ from (
     ),
     (
       'snoozed',
-      'Its processor snoozed it until {run_at}.[ It reported: {reported}.]',
+      '[{reported}. It waits until {run_at}|Its processor snoozed it until {run_at}].',
       'Run it now.',
       'retry {job_id}',
       null

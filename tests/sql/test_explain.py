@@ -651,9 +651,9 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
         engine.settle(engine.lease_one(), "snoozed", delay_seconds=1)
         engine.elapse(2)
     lease = engine.lease_one()
-    engine.report(lease, progress={"stage": "waiting", "message": "the model broke off."})
+    engine.report(lease, progress={"stage": "waiting", "message": "The model broke off."})
     engine.settle(lease, "snoozed", delay_seconds=60)
-    assert ". It reported: the model broke off. Its processor has" in engine.sentence(job_id)
+    assert engine.sentence(job_id).startswith("The model broke off. It waits until ")
 
     def check(reason: str) -> None:
         said = engine.explain(job_id)
