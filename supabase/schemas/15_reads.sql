@@ -2489,7 +2489,10 @@ from (
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
-      ('completed', 'It completed at {finished_at}.'),
+      (
+        'completed',
+        'It completed at {finished_at}.[ No output was written to its stream {empty_streams}.]'
+      ),
       (
         'backing_off',
         'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'
@@ -3371,6 +3374,11 @@ begin
       'reason', p_job.status,
       'data', v_data
         || queue.run_times_in_words(p_job.workspace_id, p_job.job_type, p_now)
+        || jsonb_strip_nulls(jsonb_build_object('empty_streams', (
+          select string_agg(left(e.stream, 100), ', ' order by e.stream)
+          from queue.stream_ends(p_job.id) as e
+          where p_job.status = 'completed' and e.end_offset = 0
+        )))
     );
   end if;
   select * into v_found

@@ -27,6 +27,7 @@ from tests.support.engine import (
     Engine,
     Json,
     handle,
+    piece,
     remedy,
     remedy_command,
 )
@@ -1158,6 +1159,16 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
             words = engine.one("select queue.render_guidance(%s, %s)", reason, values)
             for said in (words["sentence"], *(each for n in words["next"] for each in n.values())):
                 assert said is None or re.fullmatch(r"(?!.*(\{\w+\}|[:(,] ?[.)]))\S.*", said), said
+
+
+def test_a_completed_job_names_its_streams_without_output(engine: Engine) -> None:
+    job_id, lease = engine.start()
+    engine.say(lease, piece(""), piece("") | {"stream": "notes"}, piece("word"))
+    engine.settle(lease)
+    for _ in range(2):  # maintenance joins the pieces of an ended job
+        sentence = engine.sentence(job_id)
+        assert sentence.endswith(". No output was written to its stream notes."), sentence
+        engine.elapse(120)
 
 
 def test_what_is_wrong_with_the_whole_is_said_once(engine: Engine) -> None:
