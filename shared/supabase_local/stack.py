@@ -77,6 +77,8 @@ class Stack:
         self._parts = {part.name: part for part in parts}
         self._stopping = False
         self._files: dict[Path, int] = {}
+        #: Message of the last failure to apply migrations, or "".
+        self._failure = ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=MAX_RESTARTS)
@@ -153,18 +155,28 @@ class Stack:
         return {path: path.stat().st_mtime_ns for path in self.migrations() if path.exists()}
 
     async def _apply_new_files(self) -> None:
-        """Apply new migrations. After a failure, retry a file when the file has changed."""
-        if self.postgres is None or (files := self._migration_times()) == self._files:
+        """Apply new migrations, and print why one cannot be applied.
+
+        A migration that the database rejects is retried when a file has changed, and after other
+        failures, such as a lost connection, all are retried.
+        """
+        if self.postgres is None:
             return
-        self._files = files
-        owner = migrations.as_owner(self.postgres.url())
+        failure = ""
         try:
-            applied = await asyncio.to_thread(migrations.apply_migrations, owner, list(files))
-        except migrations.MigrationFailed as failed:
-            self.say(f"[bold red]a migration was not applied[/]: {escape(str(failed))}")
-        else:
-            for path in applied:
+            if (files := self._migration_times()) == self._files:
+                return
+            self._files = files
+            owner = migrations.as_owner(self.postgres.url())
+            for path in await asyncio.to_thread(migrations.apply_migrations, owner, list(files)):
                 self.say(f"[green]applied {path.name}[/]")
+        except Exception as failed:  # a person may save, move or delete a file at any time
+            failure, is_rejected = str(failed), isinstance(failed, migrations.MigrationFailed)
+            if is_rejected or failure != self._failure:
+                self.say(f"[bold red]a migration was not applied[/]: {escape(failure)}")
+            if not is_rejected:
+                self._files = {}
+        self._failure = failure
 
     async def _start_postgres(self, server: Postgres) -> None:
         started = time.monotonic()

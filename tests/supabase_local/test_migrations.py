@@ -2,12 +2,15 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from minutehand.local.migrations import find_migrations
 from supabase_local import migrations
 from supabase_local.migrations import MigrationFailed, migrations_in, version_of
+from supabase_local.stack import Stack
 from tests.support.databases import Database
 
 
@@ -53,6 +56,32 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
     assert database.run(found) == [(True, False)]
     path.write_text(second)
     assert apply(database, tmp_path) == ["29990101000001"]
+
+
+async def test_a_stack_goes_on_after_a_file_that_cannot_be_applied(
+    database: Database, tmp_path: Path
+) -> None:
+    """The stack prints each failure once, and applies the migration later."""
+    said: list[str] = []
+    folder = tmp_path / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    server = SimpleNamespace(url=lambda: "host=127.0.0.1 port=1")
+    given: Any = {"state": None, "logs": None, "say": said.append, "postgres": server}
+    stack = Stack(root=tmp_path, values={}, environment={}, parts=[], **given)
+
+    path = write(folder, "29990101000000_saved.sql", "select '\0';")
+    await stack._apply_new_files()
+    await stack._apply_new_files()
+    server.url = lambda: database.url
+    await stack._apply_new_files()
+    write(folder, path.name, "create table scratch_saved ();")
+    await stack._apply_new_files()
+
+    *failures, applied = said
+    assert [text.partition(":")[0] for text in failures] == [
+        "[bold red]a migration was not applied[/]"
+    ] * 2
+    assert path.name in applied
 
 
 def test_an_index_is_created_concurrently(database: Database, tmp_path: Path) -> None:
