@@ -314,8 +314,16 @@ from (
       (
         'connections:pool',
         'The pool had no free connection in time ({code}). If all are in use, return each after '
-          'its use, for example by `with`, or allow more. If the pool cannot connect, the log of '
-          'the worker says why.'
+          'its use, for example by `with`, allow more, or lower `max_concurrency` of the type. If '
+          'the pool cannot connect, the log of the worker says why.'
+      ),
+      (
+        'connections:server',
+        'The database or its pooler accepts no more connections ({code}). Jobs of this type may '
+          'hold them: use fewer in each job, share one pool, or lower `max_concurrency` of the '
+          'type. Or raise the limit, for example the `connection limit` of the role. To see who '
+          'holds them: `select pid, usename, application_name, state, query from '
+          'pg_stat_activity`.'
       ),
       (
         'closed',
@@ -333,6 +341,13 @@ from (
         'A call[ to {address}] took longer than its time limit ({code}). Raise the limit, or fix '
           'what the call waits for.[ If it waits for a lock, `minutehand status` can name the '
           'session{is_own_call}.]'
+      ),
+      (
+        'slow:function',
+        'The SQL function that the error names may be slow, or wait for a lock, or the Data API '
+          'does not answer. Run `minutehand status` during the wait, which can name the session '
+          'that it waits for, and `minutehand doctor`, which says whether the Data API answers. If '
+          'it does, make the function faster.'
       ),
       (
         'redirect',
@@ -383,6 +398,15 @@ from (
         'json',
         '[The answer of {address}|The text that the code read] is not JSON. See how it begins, and '
           'correct the request, or check the answer before its JSON is read.'
+      ),
+      (
+        'output',
+        'Write less, or raise the setting `output_max_bytes`, which is {output_max_bytes}.'
+      ),
+      (
+        'answer',
+        'The language model[ at {address}|] gave no usable answer. Try again, or change the '
+          'request or the model. If this returns, see the status page of the vendor.'
       ),
       ('chosen', 'Follow the text of the error[, which was raised at {place}].')
   ) as f (kind, words)
@@ -722,7 +746,7 @@ from (
     ),
     (
       'snoozed',
-      'Its processor snoozed it until {run_at}.[ It reported: {reported}.]',
+      '[{reported}. It waits until {run_at}|Its processor snoozed it until {run_at}].',
       'Run it now.',
       'retry {job_id}',
       null
@@ -1192,7 +1216,10 @@ from (
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
-      ('completed', 'It completed at {finished_at}.'),
+      (
+        'completed',
+        'It completed at {finished_at}.[ No output was written to its stream {empty_streams}.]'
+      ),
       (
         'backing_off',
         'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'
@@ -1673,6 +1700,11 @@ begin
       'reason', p_job.status,
       'data', v_data
         || queue.run_times_in_words(p_job.workspace_id, p_job.job_type, p_now)
+        || jsonb_strip_nulls(jsonb_build_object('empty_streams', (
+          select string_agg(left(e.stream, 100), ', ' order by e.stream)
+          from queue.stream_ends(p_job.id) as e
+          where p_job.status = 'completed' and e.end_offset = 0
+        )))
     );
   end if;
   select * into v_found
@@ -2140,7 +2172,9 @@ select
       '{"AttemptTimeout": "timeout",
     "DeadlinePassed": "deadline", "PayloadRejected": "payload",
     "ResultRejected": "result", "ResultTooLarge": "result", "SettleRejected": "rejected",
-    "minutehand.worker.context.ChildrenFailed": "child"}'::jsonb ->> e.type,
+    "minutehand.queue.errors.FunctionTimeout": "slow:function",
+    "minutehand.worker.context.ChildrenFailed": "child",
+    "minutehand.worker.streams.OutputRefused": "output"}'::jsonb ->> e.type,
       case
         when e.type = 'WorkerLost' then concat_ws(':', 'lost', case
           when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
@@ -2174,12 +2208,13 @@ select
         when e.sqlstate ~ '^(40|55)' then 'contention'
         when e.signal is not null or e.errno = 'BrokenProcessPool' then 'killed'
         when e.errno = 'ENOMEM' then 'memory'
+        when e.sqlstate = '53300' then 'connections:server'
         when e.sqlstate ^@ '53' then 'machine'
         when e.errno = 'EMFILE' then 'files'
         when e.errno in ('ENOSPC', 'EDQUOT') then 'disk'
         when e.errno in ('EACCES', 'EPERM', 'EROFS') and e.path is not null then 'permission'
         when e.errno = 'PoolTimeout'
-          then case when e.type ^@ 'psycopg' then 'connections:pool' else 'connections' end
+          then case when e.type ~ '^(psycopg|sqlalchemy)' then 'connections:pool' else 'connections' end
         -- Python's own TimeoutError has no errno
         when e.errno in ('ETIMEDOUT', 'TimeoutError') then 'slow'
         when e.status ^@ '5' or e.errno ^@ 'SMTP 4' then 'unavailable:error'
@@ -2201,7 +2236,12 @@ select
         when e.type ~ '^(psycopg|sqlalchemy).*OperationalError$'
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
-        when e.type ~ '[.]JSONDecodeError$' then 'json'
+        when e.type ~ '[.](ContentType|JSONDecode)Error$' then 'json'
+        when e.type ^@ 'minutehand.ai.errors.'
+            -- `ask_for` raises ProcessorError with these codes
+            or e.data ->> 'code' ~ '^(input_refused|answer_(unusable|too_long))$'
+              and e.type ~ '^minutehand[.].*ProcessorError$'
+          then 'answer'
         when e.type ~ '(^|[.])(Fail|ProcessorError)$' then 'chosen'
       end
     )
@@ -2603,6 +2643,208 @@ begin
     'held_by', v_held || jsonb_build_object('act', v_found #> '{next,0}')
   );
 end;
+$$;
+
+-- Return the values of a job and its holder that replace the placeholders in texts of
+-- queue.guidance.
+create or replace function queue.names_of(p_job public.jobs, p_held jsonb)
+returns jsonb
+language sql stable
+set search_path = ''
+as $$
+select jsonb_build_object(
+  'job_type', p_job.job_type,
+  'own_type', case when not queue.is_internal(p_job.job_type) then p_job.job_type end,
+  'own_key', left(p_job.concurrency_key, 100),
+  'queue', p_job.queue,
+  'finished_at', p_job.finished_at,
+  'start_by_at', case
+    when p_job.error_data ->> 'type' = 'StartByPassed' then p_job.start_by_at
+  end,
+  'deadline_at', p_job.deadline_at,
+  'used', nullif(p_job.attempts, 0),
+  'waited', p_job.error_data -> 'waited',
+  'was_held', left(p_job.error_data ->> 'waited', 0),
+  'cancel_requested_at', p_job.cancel_requested_at,
+  'is_retried', case
+    when p_job.cancel_requested_at is not null and queue.retry_requested(p_job.id) then ''
+  end,
+  'error_line', regexp_replace(
+    regexp_replace(
+      left(queue.error_line(p_job.error_message, p_job.error_data), 301),
+      '(.{150}.{150}).', -- a regular expression counts to 255
+      '\1…'
+    ),
+    '\s+',
+    ' ',
+    'g'
+  ),
+  -- the first address in the message is db.test:5432, ('10.0.0.1', 80) or https://db.test/, for
+  -- example
+  'address', coalesce(
+    p_job.error_data ->> 'address',
+    array_to_string(regexp_match(
+      left(p_job.error_message, 2000),
+      '((?:[[:alnum:]_-]+\.)+(?!py:)[[:alpha:]]{2,}|(?:\d{1,3}\.){3}\d{1,3}|localhost)'
+        '(?:["''], (?:port[ =])?|:)(\d{2,5})\M(?!@)'
+    ), ':'),
+    substring(left(p_job.error_message, 2000) from '://(?:[^/@\s]*@)?([[:alnum:].-]+(?::\d+)?)'),
+    substring( -- such as: host name "db.test"; failed to resolve 'db.test'
+      left(p_job.error_message, 2000)
+      from '(?i)\m(?:host(?:[ _]?name)?|resolve)[ :=]*["'']([[:alnum:]._-]+)["'']'
+    )
+  ),
+  'error_path', p_job.error_data -> 'path',
+  'output_max_bytes', case
+    when p_job.error_data ->> 'type' = 'minutehand.worker.streams.OutputRefused'
+      then queue.setting('output_max_bytes')
+  end,
+  'is_proxy', case when p_job.error_data ->> 'status' = '407' then '' end,
+  'is_own_call', case
+    when p_job.error_data ->> 'type' ^@ 'minutehand.queue.errors.' then ''
+  end,
+  'has_answer', left(p_job.error_data ->> 'response', 0),
+  'object', coalesce(g.object, 'an object'),
+  'role', coalesce('role ' || (p_job.error_data ->> 'role'), 'role of the connection'),
+  'policed', case when p_job.error_message ~ 'violates row-level security' then g.object end,
+  'is_granted', case when p_job.error_message ~ 'violates row-level security' is not true then '' end,
+  'own_object', case when o.is_own then g.object end,
+  'shared_object', case when o.is_shared then g.object end,
+  'had_finished', case
+    when p_job.error_message ^@ 'the database rejected the outcome completed' then ''
+  end,
+  'signal', p_job.error_data -> 'signal',
+  'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
+  'cancelled_for', case
+    when p_job.error_data @> '{"type": "Cancelled"}' and not p_job.error_data ? 'reason'
+      then left(p_job.error_message, 300)
+  end,
+  'cancelled_by', (
+    select case e.data ->> 'reason'
+      when 'parent_ended' then 'because its parent ended'
+      else 'by ' || (e.data ->> 'by')
+    end
+    from (
+      select p_job.error_data as data, null::integer as seq
+      where p_job.cancel_requested_at is null
+        and p_job.status = 'cancelled'
+      union all -- a running job keeps the error of its last attempt
+      select v.data, v.seq
+      from queue.job_events as v
+      where p_job.cancel_requested_at is not null
+        and v.job_id = p_job.id
+        and v.type = 'job.cancel_requested'
+    ) as e
+    order by e.seq desc
+    limit 1
+  ),
+  -- The job that may have ended an earlier process of the job: its type, and its id if it has lost
+  -- a process itself. Null while the type is unknown, or while several jobs may have ended the
+  -- process.
+  'killer', case
+    when p_job.error_data ->> 'reason' = 'process_died' then coalesce(
+      (
+        select min(concat_ws(' ', j.job_type, j.id))
+        from jsonb_array_elements_text(p_job.error_data #> '{evidence,jobs}') as e (id)
+        join public.jobs as j on j.id = e.id::uuid
+        where j.id <> p_job.id
+          and j.status <> 'completed' -- a completed job did not end the process
+          -- the stack of the process may already have shown the type
+          and coalesce(j.job_type = p_job.error_data #>> '{evidence,guilty_type}', true)
+        having count(*) = 1
+          and bool_and(exists (
+            select from queue.attempts as a
+            where a.job_id = j.id and a.outcome = 'lost' and a.error_data ? 'evidence'
+          ))
+      ),
+      p_job.error_data #>> '{evidence,guilty_type}'
+    )
+  end,
+  'version', p_job.schema_version,
+  'type_version', (
+    select t.schema_version
+    from queue.job_types as t
+    where t.job_type = p_job.job_type and t.schema_version > p_job.schema_version
+  ),
+  'older_worker', case when w.is_older then w.worker_id end,
+  'other_worker', case when not w.is_newest then w.worker_id end,
+  'other_code', w.version,
+  'newest_commit', left(w."commit", 9),
+  'is_of_newest', case when (w.is_older or not w.is_newest) is not true then '' end,
+  'child', c.id,
+  'cause_type', case when c.status = 'failed' then c.job_type end,
+  'retried', b.retried,
+  'holder', p_held #> '{holder,job_id}',
+  'parent', case
+    when p_held #>> '{holder,job_id}' = p_job.parent_id::text then p_job.parent_id
+  end,
+  -- the job's type, if a list of the job's workspace shows the running jobs
+  'listed_type', (
+    select p_job.job_type
+    from public.jobs as h
+    where h.id = (p_held #>> '{holder,job_id}')::uuid
+      and h.workspace_id = p_job.workspace_id
+  ),
+  'holder_type', p_held #> '{holder,job_type}',
+  'holder_state', p_held #> '{holder,state}',
+  'others', p_held #> '{holder,others}',
+  'held_since', p_held -> 'since'
+)
+from (
+  select f.id, queue.retried_after(f.id, p_job.id) as retried
+  from (
+    values (case
+      when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
+        then coalesce(
+          queue.blocking_descendant(p_job.id, true),
+          queue.cancelled_child(p_job.id, p_job.error_data #> '{data,failed}')
+        )
+    end)
+  ) as f (id)
+) as b
+left join public.jobs as c on c.id = b.id
+left join lateral ( -- the worker that rejected the payload and still runs
+  select
+    o.worker_id,
+    o.version,
+    t."commit",
+    -- a worker names the problems of a payload, unless the payload has a newer version
+    p_job.error_data #> '{data,problems}' = '[]' as is_older,
+    case -- the code of a worker that was not deployed is unknown
+      when o.version ~ '[+]'
+        then o.version like '%+' || left(t."commit", 9) or t.deployed_at > a.leased_at
+    end as is_newest
+  from queue.attempts as a
+  join queue.workers as o on o.worker = a.worker
+  join queue.job_types as t on t.job_type = p_job.job_type
+  where a.job_id = p_job.id
+    and p_job.error_data ->> 'type' = 'PayloadRejected'
+    -- a worker that has ended or started again may have been deployed since
+    and o.ended_at is null
+    and o.started_at <= a.leased_at
+  order by a.fence desc
+  limit 1
+) as w on true
+cross join lateral substring(
+  p_job.error_message
+  from '\m(?:permission denied for|policy for) '
+    '((?:table|view|sequence|schema|function|procedure|database) "?\w+)'
+) as p (object)
+cross join lateral replace(p.object, '"', '') as g (object)
+cross join lateral ( -- a table of the project may have the name of a table of the engine
+  select
+    bool_and(k.is_own) or g.object = 'schema queue' as is_own,
+    count(distinct k.is_own) = 2 as is_shared
+  from pg_catalog.pg_class as t
+  cross join lateral (
+    values (
+      t.relnamespace = 'queue'::regnamespace
+      -- by name, because a repair may restore this function before the tables
+      or t.relnamespace = 'public'::regnamespace and t.relname ~ '^job(s|_logs|_events)$'
+    )
+  ) as k (is_own)
+  where t.relname = substring(g.object from '^(?:table|view|sequence) (.+)')
+) as o
 $$;
 
 drop function queue.run_times(uuid,text,timestamp with time zone);
