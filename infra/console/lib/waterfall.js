@@ -128,7 +128,11 @@ function partsOf(job, now, level) {
   ].filter(({ from, to }) => to - from >= MIN_WAIT_MS);
   // NaN while a step runs
   const rest = Math.max(...steps.map((step) => at(step.ended_at)), at(runs.at(-1)?.leased_at));
-  const isOutside = job.status === "processing" && steps.length > 0 && now - rest >= MIN_WAIT_MS;
+  const isOutside =
+    job.status === "processing" &&
+    steps.length > 0 &&
+    now - rest >= MIN_WAIT_MS &&
+    !streams?.some(({ last_at: last }) => isLive(last)); // its row shows the same time
   return [
     ...(showsAttempts ? attempts : []).map((attempt) => ({
       ...part(

@@ -67,7 +67,7 @@ const ACTIONS = {
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
     text: (states, types, { isOne, steps, children }) =>
-      `${subjectOf(isOne)} is stopped and then starts again with attempt 1, unless it completes first.${steps}${children ? " Child jobs are cancelled and retried too." : ""} The new attempt may hang in the same place.`,
+      `${subjectOf(isOne)} is stopped and then starts over with all its attempts, unless it completes first.${steps}${children ? " Child jobs are cancelled and retried too." : ""} The new attempt may hang in the same place.`,
     states: ["running"],
     kind: "silent",
   },
@@ -91,7 +91,7 @@ const ACTIONS = {
     text: (states, types, { isOne }) =>
       [
         ...failuresOf((group) => group.kind === "retrying" && types.includes(group.job_type)),
-        `${subjectOf(isOne)} runs as soon as a worker is free. A retry uses one of the job's attempts.`,
+        `${subjectOf(isOne)} runs as soon as a worker is free, which uses one of its attempts.`,
       ].join(" "),
     states: ["retrying", "scheduled"],
   },
@@ -102,7 +102,7 @@ const ACTIONS = {
     text: (states, types, { isOne, steps }) =>
       [
         ...failuresOf((group) => group.kind === "failed" && types.includes(group.job_type)),
-        `${subjectOf(isOne)} starts again with attempt 1.${steps} If the cause of an error remains, the job fails again.`,
+        `${subjectOf(isOne)} starts over with all its attempts.${steps} If the cause of an error remains, the job fails again.`,
       ].join(" "),
     states: ["failed", "cancelled"],
   },
@@ -125,7 +125,7 @@ const ACTIONS = {
         (isOne ? "It ends immediately" : "Waiting jobs end immediately");
       const running =
         states.includes("running") &&
-        `${isOne ? "It" : "A running job"} is asked to stop within five seconds. If its worker does not respond, it ends when its lease has expired`;
+        `${isOne ? "It" : "A running job"} is asked to stop within five seconds`;
       return `${[waiting, running, children && "Child jobs are cancelled too", "No retry follows"].filter(Boolean).join(". ")}.`;
     },
     states: ["queued", "scheduled", "retrying", "running", "suspended"],

@@ -33,15 +33,10 @@ export const FAILURE_COLUMNS = [
 ];
 export const failureKey = (group) => `${group.job_type} ${group.error_fingerprint}`;
 
-/**
- * Lists the groups of failed jobs whose type or error has the searched text. Each group has a
- * button that retries all jobs of the group.
- */
-export function Failures({ workspaceId, filter: { job_type: type, search = "" } }) {
+/** Lists the groups of failed jobs, each with a button that retries all of its jobs. */
+export function Failures({ workspaceId }) {
   const read = useFetch((signal) => api.failures(workspaceId, signal), [workspaceId]);
   useRefresh(read);
-  const matches = ({ job_type: of, error_message: error }) =>
-    (!type || of === type) && `${of} ${error}`.toLowerCase().includes(search.toLowerCase());
   const retry = async (group) => {
     const { job_type, error_fingerprint: print } = group;
     await actOnMany({
@@ -56,12 +51,11 @@ export function Failures({ workspaceId, filter: { job_type: type, search = "" } 
       {
         of: read,
         label: "Failed jobs",
-        rows: read.value?.groups.filter(matches),
+        rows: read.value?.groups,
         key: failureKey,
         cards: true,
-        empty: html`<${Empty} title=${type || search ? "No error matches" : "No failed jobs"}>
-          <p>Jobs that have no attempts left are listed here. A processor fails without a retry by</p>
-          <p><code>return Fail("customer not found")</code></p>
+        empty: html`<${Empty} title="No failed jobs">
+          <p>Jobs that have no attempts left are listed here.</p>
         <//>`,
       },
       [

@@ -65,7 +65,7 @@ export const failureOf = ({ kind, job_type: type, jobs, more, error, last_jobs: 
   (kind === "failed" ? "failed in the last hour" : `${jobs === 1 ? "is" : "are"} retrying`) +
   `${error ? `: ${error}` : ""}.` +
   (last > 0
-    ? ` The next attempt is the last of ${last < jobs || more ? `${number(last)} of them` : "each"}.`
+    ? ` ${last < jobs || more ? `${number(last)} of them have` : "Each has"} one attempt left. If it fails, so does the job.`
     : "");
 
 /**

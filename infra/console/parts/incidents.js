@@ -1,21 +1,26 @@
 // Shows problems of the whole system at the top of every page, a line for each problem.
 
 import { session, outage, supabase, engine, problems } from "../api.js";
-import { INSTANT, pluralize, timeOfDay } from "../lib/format.js";
+import { pluralize, timeOfDay } from "../lib/format.js";
 import { watchWorkspace } from "../lib/jobs/watch.js";
 import { isHidden } from "../lib/jobs/page.js";
 import { currentLocation, listAddress } from "../lib/router.js";
 import { changes, useFetch, useStore } from "../lib/store.js";
 import { setTitle } from "../lib/title.js";
-import { foldButton, html, useEffect, useLayoutEffect, useMemo, useState } from "../lib/ui.js";
+import {
+  foldButton,
+  html,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "../lib/ui.js";
 import { Remedy } from "./bulk-actions.js";
 import { useFocusKeeper } from "./dialog.js";
 import { useRefresh } from "./live.js";
-import { briefOf, ProblemLine, roughAge, sizeOf, useLines } from "./problem-lines.js";
-import { Age, Sentence, When } from "./when.js";
-
-/** Return the word for a kind of `attention`. */
-const wordOf = (kind) => (kind === "no_worker" ? "waiting" : kind);
+import { briefOf, isLast, ProblemLine, sizeOf, useLines } from "./problem-lines.js";
+import { Sentence } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
 const BUSY_MS = 5000; // minimum milliseconds between two reads that changes of jobs cause
@@ -33,36 +38,57 @@ const NO_REALTIME =
 
 const toneOfAll = (lines) => lines.map(({ tone }) => tone).sort()[0] ?? "waiting";
 
-/**
- * Parts of the closed bar: the worst problem with its age and cause, and the names of the others,
- * each with its number of jobs of each kind. Parts for which there is no room are not shown.
- */
-const summaryOf = (lines) =>
-  lines.map((line, index) => {
-    const { subject, cause = line.cause } = briefOf(line);
-    const { groups = [], since } = line;
-    const isJobs = groups.length > 0;
-    const isWorst = index === 0;
-    const kinds = Map.groupBy(groups, ({ kind }) => kind);
-    const counts = [...kinds].map(([kind, some]) => `${sizeOf(some)} ${wordOf(kind)}`);
-    const [kind] = kinds.keys();
-    const parts = [
-      html`<span class="strong" data-tone=${line.tone}>
-          <${Sentence} text=${isJobs ? subject : subject.replace(/[:,. ]+$/, "")} isShort />
-        </span> ${isWorst && isJobs ? sizeOf(groups, "job") : counts.join(", ")}`,
-      isWorst &&
-        since &&
-        !INSTANT.test(subject) &&
-        (kinds.has("failed")
-          ? html`first failed <${When} at=${since} />`
-          : html`${wordOf(kind)} for <${Age} at=${since} format=${roughAge} />`),
-      isWorst &&
-        (kind === "no_worker"
-          ? "no worker"
-          : cause && html`<${Sentence} text=${cause.split(" (")[0]} isShort />`),
-    ];
-    return parts.map((part) => part && html` <span class="part">${part}</span>`);
-  });
+/** Name of a problem in the closed bar, with its jobs of each kind. */
+function nameOf(line) {
+  const { subject } = briefOf(line);
+  const { groups = [], tone } = line;
+  const kinds = [...Map.groupBy(groups, ({ kind }) => kind)];
+  const counts = kinds.map(([kind, some]) =>
+    kind === "no_worker"
+      ? `no worker, ${sizeOf(some)} waiting`
+      : `${sizeOf(some)} ${kind}${some.some(isLast) ? ", last attempt" : ""}`,
+  );
+  const name = groups.length > 0 ? subject : subject.replace(/[:,. ]+$/, "");
+  return html`<span class="strong" data-tone=${tone}>
+      <${Sentence} text=${name} isShort />
+    </span>
+    ${` ${counts.join(", ")}`}`;
+}
+
+/** Closed bar: a line with the names for which there is room, and one with the worst problem. */
+function Summary({ title, lines }) {
+  const [hidden, setHidden] = useState(0);
+  const names = useRef(null);
+  useLayoutEffect(() => {
+    const count = () => {
+      const { children, offsetTop: top } = names.current;
+      setHidden(
+        [...children].filter((child) => child.offsetTop > top + child.offsetHeight / 2).length,
+      );
+    };
+    count();
+    const observer = new ResizeObserver(count);
+    observer.observe(names.current);
+    return () => observer.disconnect();
+  }, [lines]);
+  const [worst] = lines;
+  const { subject, count, cause = worst.cause, time } = briefOf(worst);
+  const more = worst.groups?.length > 0 ? cause : count;
+  return html`<span class="summary">
+    <span class="names">
+      <span class="parts" ref=${names}>
+        ${[title, ...lines.map(nameOf)].map((name) => html` <span class="part">${name}</span>`)}
+      </span>
+      ${hidden > 0 && html` <span class="muted">+${hidden} more</span>`}
+    </span>
+    ${
+      (more || time) &&
+      html` <span class="small muted part">
+        ${`${subject} `}${more && html`<${Sentence} text=${more} isShort />`}${more && time && " · "}${time}
+      </span>`
+    }
+  </span>`;
+}
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";
 
@@ -150,7 +176,8 @@ export function Incidents({ workspace, isApp }) {
       own ? jobs > 1 : !(groups?.length > 0 && groups.every(isListed)),
     );
   if (lines.length === 0) return null;
-  const groups = lines.flatMap((line) => line.groups ?? []);
+  const noun = lines.length < all.length ? "other problem" : "problem";
+  const title = html`<span class="strong">${pluralize(lines.length, noun)}</span>`;
   return html`<section
     class="incidents"
     ref=${box}
@@ -160,15 +187,7 @@ export function Incidents({ workspace, isApp }) {
     ${
       lines.length > 1 &&
       foldButton(
-        html`<span class="parts">
-            <span class="part">
-              <span class="strong">
-                ${pluralize(lines.length, lines.length < all.length ? "other problem" : "problem")}
-              </span>
-              ${groups.length > 0 && `, ${sizeOf(groups, "job")}`}
-            </span>
-            ${!isOpen && summaryOf(lines)}
-          </span>
+        html`${isOpen ? title : html`<${Summary} title=${title} lines=${lines} />`}
           <span class="flip"> ${isOpen ? "Hide" : "Show"}</span>`,
         isOpen,
         () => setIsOpen(!isOpen),

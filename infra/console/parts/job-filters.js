@@ -86,7 +86,7 @@ export const describe = (filter) =>
  * all jobs are read when the pointer or the focus reaches the inputs, because most visits do not
  * need them.
  */
-export function Choices({ workspaceId, rows, filter, isByError, onFilter }) {
+export function Choices({ workspaceId, rows, filter, onFilter }) {
   const [isAsked, setIsAsked] = useState(false);
   const [opened, setOpened] = useState(null); // the time range that the dialog shows first
   const ask = () => setIsAsked(true);
@@ -117,15 +117,10 @@ export function Choices({ workspaceId, rows, filter, isByError, onFilter }) {
   const every = [...names].sort().map((name) => [name, name]);
   return html`
     ${select("Type", type, [["", "All types"], ...every], (name) => onFilter({ job_type: name }))}
-    ${
-      !isByError &&
-      html`
-        ${select("Created", range, TIMES, (name) =>
-          name === CUSTOM ? setOpened(CUSTOM) : onFilter({ since: name, until: "" }),
-        )}
-        <button type="button" class="filters" onClick=${() => setOpened(range)}>Filters</button>
-      `
-    }
+    ${select("Created", range, TIMES, (name) =>
+      name === CUSTOM ? setOpened(CUSTOM) : onFilter({ since: name, until: "" }),
+    )}
+    <button type="button" class="filters" onClick=${() => setOpened(range)}>Filters</button>
     ${
       opened !== null &&
       html`<${FilterDialog}

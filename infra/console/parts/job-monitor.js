@@ -20,20 +20,16 @@ import {
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, JobProgress, StateBadge, useJobState } from "./badge.js";
 import { Remedy, Selection } from "./bulk-actions.js";
-import { Failures } from "./failures.js";
 import { Choices, Chips, FIELDS, IN_TROUBLE, queryOf } from "./job-filters.js";
 import { EmptyState } from "./no-jobs.js";
 import {
-  adviceOf,
   briefOf,
   causeOf,
   countJobs,
-  toneOfGroup,
-  keyOf,
   ProblemLine,
   sizeOf,
+  useCauses,
   useGroups,
-  useLines,
   worstTone,
 } from "./problem-lines.js";
 import { questionOf } from "./question.js";
@@ -56,32 +52,29 @@ const HEADS = {
 /** Return a filter that removes these fields from the address. */
 const emptied = (names) => Object.fromEntries(names.map((name) => [name, ""]));
 
-/** Filters that the list of errors applies. */
-const OF_ERRORS = ["state", "search", "job_type"];
-
 /**
- * Shows a list of jobs, or with `isByError` the failed jobs grouped by error. The caller stores the
- * filters of the list in the address of the page. A filter with an empty value is removed from the
- * address.
+ * Shows a list of jobs. The caller stores the filters of the list in the address of the page. A
+ * filter with an empty value is removed from the address.
  */
-export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
+export function JobMonitor({ workspaceId, filter, onFilter }) {
   const key = JSON.stringify(filter);
   const query = useMemo(() => queryOf(filter), [key]);
   const countFilter = useMemo(() => queryOf({ ...filter, state: "" }), [key]);
   const { attention } = useStore(problems);
-  const problemLines = useLines();
+  const causes = useCauses();
   const groups = useGroups();
   const isGrouped = filter.state === "attention";
   const [opened, setOpened] = useState(new Set()); // keys of the groups whose jobs are shown
   const [chosen, setChosen] = useState(new Set());
-  const distinct = [...new Set(groups.values())].filter(
+  const distinct = causes.filter(
     ({ job_type: type }) => !filter.job_type || type === filter.job_type,
   );
   // groups are of one type, but other filters match a part of their jobs
-  const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const canClose = (group) => !isPart && distinct.length > 1 && !isOne(group);
+  const isWhole =
+    isGrouped && !FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
+  const canClose = (group) => distinct.length > 1 && !isOne(group);
   const isClosed = (group) =>
-    !isPart && (isOne(group) || (canClose(group) && !opened.has(keyOf(group))));
+    isWhole && (isOne(group) || (canClose(group) && !opened.has(causeKey(group))));
   // of a closed group, only the chosen jobs are read
   const read = distinct.flatMap((group) =>
     group.job_ids.filter((id) => !isClosed(group) || chosen.has(id)),
@@ -95,13 +88,13 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   );
   // the list keeps rows of jobs that no longer need attention
   const rows = state.rows.filter(({ id }) => !isGrouped || groups.has(id));
-  const lines = isGrouped
-    ? groupRows(rows, groups, distinct, isPart, isClosed, problemLines)
+  const lines = isWhole
+    ? groupRows(rows, groups, distinct, isClosed)
     : rows.map((row) => ({ row }));
-  const view = useVirtual({ count: lines.length, rowHeight: rowHeight(), isWhole: isGrouped });
+  const view = useVirtual({ count: lines.length, rowHeight: rowHeight(), isWhole });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
-  const inView = isGrouped ? lines : lines.slice(view.start, view.end);
+  const inView = isWhole ? lines : lines.slice(view.start, view.end);
   const visible = inView.flatMap(({ row }) => row ?? []);
   ids.current = [...new Set([...visible, ...picked].map((row) => row.id))];
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
@@ -121,8 +114,8 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
     setChosen(toggled(inOrder.slice(Math.min(...ends), Math.max(...ends) + 1)));
     lastPicked.current = some;
   };
-  const isShown = lines.length > 0 && !isByError;
-  const all = lines.flatMap((line) => line.ids ?? (isGrouped ? [] : line.row.id));
+  const isShown = lines.length > 0;
+  const all = lines.flatMap((line) => line.ids ?? (isWhole ? [] : line.row.id));
   const isAllChosen = all.every((id) => chosen.has(id));
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -141,7 +134,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
   };
   const drawn = lines.slice(view.first, view.last).map((line, n) => [line, view.first + n]);
   const bodies = [...Map.groupBy(drawn, ([{ group }]) => group)];
-  const draw = ([{ row, group, ids: ofGroup, jobs, advice }, index]) =>
+  const draw = ([{ row, group, ids: ofGroup, jobs }, index]) =>
     row
       ? html`<${Row}
           key=${row.id}
@@ -157,52 +150,43 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           jobs=${jobs}
           index=${index}
           isClosed=${isClosed(group)}
-          flip=${canClose(group) && (() => setOpened(toggled([keyOf(group)])))}
+          flip=${canClose(group) && (() => setOpened(toggled([causeKey(group)])))}
           isChosen=${ofGroup.every((id) => chosen.has(id))}
           isPartChosen=${ofGroup.some((id) => chosen.has(id))}
           pick=${(event) => pick(ofGroup, event)}
-          advice=${advice}
           here=${listOf(filter)}
-          remedy=${html`<${Remedy} group=${group} rows=${jobs} workspaceId=${workspaceId} done=${done} />`} />`;
+          buttons=${group.parts.map(
+            (part) => html`<${Remedy}
+            key=${part.kind}
+            group=${part}
+            rows=${jobs.filter(({ id }) => part.job_ids.includes(id))}
+            workspaceId=${workspaceId}
+            done=${done} />`,
+          )} />`;
   const tabs = html`<${Tabs}
     key="tabs"
     counts=${state.counts}
     filter=${filter} />`;
-  const groupByError = ({ target: { checked } }) => {
-    const others = FIELDS.filter((name) => checked && !OF_ERRORS.includes(name));
-    onFilter({ ...emptied(others), state: "failed", grouped: checked && "1" });
-  };
   return html`<div class="monitor">
     ${!isPhone() && tabs}
     <div class="bar">
       <${SearchBox}
         value=${filter.search ?? ""}
-        onChange=${(search) => onFilter({ search })}
-        placeholder=${isByError ? "Search type or error" : undefined} />
+        onChange=${(search) => onFilter({ search })} />
       ${isPhone() && tabs}
       <${Choices}
         workspaceId=${workspaceId}
         rows=${rows}
         filter=${filter}
-        isByError=${isByError}
         onFilter=${onFilter} />
-      ${!isByError && html`<${Chips} filter=${filter} onFilter=${onFilter} />`}
-      ${
-        filter.state === "failed" &&
-        (rows.length > 0 || isByError) &&
-        html`<label class="check">
-          <input type="checkbox" checked=${isByError} onChange=${groupByError} />
-          Group by error
-        </label>`
-      }
+      <${Chips} filter=${filter} onFilter=${onFilter} />
+      ${filter.state === "failed" && html`<a href="/jobs?grouped=1">Group by error</a>`}
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && lines.length > 0 && html`<${Stale} error=${state.error} retry=${retry} />`}
-    ${isByError && html`<${Failures} workspaceId=${workspaceId} filter=${filter} />`}
     ${
       !isShown &&
-      !isByError &&
       (state.isLoading && !state.error
         ? html`<${Loading} what="Reading jobs" />`
         : html`<${EmptyState}
@@ -236,7 +220,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
           </tr>
         </thead>
         ${spacer(view.before, "before")}
-        ${bodies.map(([group, body]) => html`<tbody key=${group && keyOf(group)}>${body.map(draw)}</tbody>`)}
+        ${bodies.map(([group, body]) => html`<tbody key=${group && causeKey(group)}>${body.map(draw)}</tbody>`)}
         ${spacer(view.after + (state.isAll ? 0 : rowHeight()), "after")}
       </table>
     </div>
@@ -254,7 +238,7 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
       isShown &&
       html`<p class="muted small foot num">
         ${
-          isGrouped && !isPart
+          isWhole
             ? `${sizeOf(distinct, "job")} in ${pluralize(distinct.length, "group")}`
             : `${pluralize(rows.length, "job")}${state.isAll ? "" : " loaded, more below"}`
         }
@@ -262,6 +246,9 @@ export function JobMonitor({ workspaceId, filter, isByError, onFilter }) {
     }
   </div>`;
 }
+
+/** Return a key of a group that is the same before and after its first job fails for good. */
+const causeKey = ({ job_type: type, print, kind }) => `${type} ${print ?? kind}`;
 
 /** Return whether a group has one job. */
 const isOne = ({ jobs, more }) => jobs === 1 && !more;
@@ -274,21 +261,15 @@ const toggled = (values) => (now) => {
 
 /**
  * Return the lines of a list of groups: a heading for each group, with the ids of its jobs, and the
- * jobs of each open group. If the list has only a part of the jobs, so do the groups.
+ * jobs of each open group. A job of two groups is in the first.
  */
-function groupRows(rows, groups, distinct, isPart, isClosed, problemLines) {
-  const found = Map.groupBy(rows, (row) => groups.get(row.id));
-  return distinct.flatMap((whole) => {
-    const jobs = found.get(whole) ?? [];
-    if (isPart && jobs.length === 0) return [];
-    const ids = isPart
-      ? jobs.map(({ id }) => id)
-      : whole.job_ids.filter((id) => groups.get(id) === whole);
-    const part = { jobs: jobs.length, more: false, job_ids: ids, since: null, last_jobs: null };
-    const group = isPart ? { ...whole, ...part } : whole;
-    const shown = isClosed(whole) ? [] : jobs;
-    const advice = adviceOf(problemLines, whole);
-    return [{ group, ids, jobs, advice }, ...shown.map((row) => ({ group, row }))];
+function groupRows(rows, groups, distinct, isClosed) {
+  return distinct.flatMap((group) => {
+    const isListed = (id) => group.parts.includes(groups.get(id));
+    const jobs = rows.filter(({ id }) => isListed(id));
+    const shown = isClosed(group) ? [] : jobs;
+    const ids = group.job_ids.filter(isListed);
+    return [{ group, ids, jobs }, ...shown.map((row) => ({ group, row }))];
   });
 }
 
@@ -406,12 +387,11 @@ function GroupHead({
   isChosen,
   isPartChosen,
   pick,
-  advice,
   here,
-  remedy,
+  buttons,
 }) {
-  const { kind, error } = group;
-  const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: [group] });
+  const { kind, error, parts, line } = group;
+  const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: parts });
   // its tab counts only the jobs that wait for their next run
   const isWhole = kind === "retrying" && !isOne(group) && jobs.length >= group.jobs;
   const due = isWhole && jobs.filter(({ state }) => /queued|running/.test(state)).length;
@@ -419,7 +399,7 @@ function GroupHead({
   return html`<tr
     class="group-row"
     aria-rowindex=${index + 2}
-    data-tone=${toneOfGroup(group)}>
+    data-tone=${worstTone(parts)}>
     <td class="c-check">
       <label class="tick">
         <input
@@ -432,7 +412,7 @@ function GroupHead({
     </td>
     <th scope="rowgroup">
       <${ProblemLine}
-        line=${advice}
+        line=${line}
         name=${
           flip
             ? html`<button type="button" class="plain" aria-expanded=${!isClosed} onClick=${flip}>
@@ -446,7 +426,7 @@ function GroupHead({
         error=${error}
         time=${kind === "retrying" && isOne(group) && jobs[0] ? html`<${Retry} row=${jobs[0]} />` : time}
         here=${here}
-        buttons=${remedy} />
+        buttons=${buttons} />
     </th>
   </tr>`;
 }

@@ -8,7 +8,7 @@ import { Empty, Failed, Loading } from "./states-of-view.js";
 /** Name the state of which there is no job, or of which no job matches. */
 function titleOf(state, hasOthers) {
   const name = STATES[state] ? `${STATES[state].word.toLowerCase()} job` : "job";
-  if (hasOthers) return `No ${name} ${state === "attention" ? "in trouble " : ""}matches`;
+  if (hasOthers) return `No ${name} ${state === "attention" ? "that needs attention " : ""}matches`;
   return state === "attention" ? "No job needs attention" : `No ${name}s`;
 }
 

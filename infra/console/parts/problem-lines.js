@@ -10,7 +10,7 @@ import { Steps, warned } from "./holders.js";
 import { Age, Sentence } from "./when.js";
 
 /** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
-export const keyOf = ({ kind, job_type: type, print }) =>
+const keyOf = ({ kind, job_type: type, print }) =>
   [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
 
 /** Return the number of jobs in groups of `attention`. A silent retry is in two groups. */
@@ -28,10 +28,10 @@ export function sizeOf(groups, noun) {
 }
 
 /** Return whether jobs of a group fail for good if their next attempt fails. */
-const isLast = ({ last_jobs: last }) => last > 0;
+export const isLast = ({ last_jobs: last }) => last > 0;
 
 /** Return the tone of a group of `attention`. */
-export const toneOfGroup = (group) => (isLast(group) ? "failed" : toneOf(group.kind));
+const toneOfGroup = (group) => (isLast(group) ? "failed" : toneOf(group.kind));
 
 /** Return the tone of the worst group, if any. */
 export const worstTone = (groups) => groups.map(toneOfGroup).sort()[0];
@@ -104,25 +104,44 @@ export function useLines() {
   return useMemo(() => linesOf(findings, attention), [findings, attention]);
 }
 
-/** Return the line or finding with the advice about a group of `attention`. */
-export function adviceOf(lines, group) {
-  const line = lines.find(({ groups }) => groups.includes(group));
-  return (group.kind === "retrying" && line?.retrying) || line;
-}
+/** Return groups of one cause as one group, with these groups as its `parts`. */
+const joined = (parts) => ({
+  ...parts[0],
+  parts,
+  jobs: countJobs(parts),
+  more: parts.some(({ more }) => more),
+  job_ids: [...new Set(parts.flatMap(({ job_ids: ids }) => ids))],
+});
 
-/**
- * Return a map from the ids of the jobs that need attention to their groups, in the order of the
- * lines. A job is in the first of its groups.
- */
-export function useGroups() {
-  const { attention } = useStore(problems);
+/** Return the groups of `attention` by cause, in the order of the lines, each with its line. */
+export function useCauses() {
+  const { attention = [] } = useStore(problems);
   const lines = useLines();
   return useMemo(() => {
+    const causes = lines
+      .filter(({ groups }) => groups.length > 0)
+      .flatMap((line) =>
+        // one finding is about all types without a worker
+        (line.groups[0].kind === "no_worker"
+          ? line.groups.map((group) => [group])
+          : [line.groups]
+        ).map((parts) => ({ ...joined(parts), line })),
+      );
+    const known = causes.flatMap(({ parts }) => parts);
+    const others = attention.filter((group) => !known.includes(group));
+    return [...causes, ...others.map((group) => joined([group]))];
+  }, [lines]);
+}
+
+/** Return a map from the ids of the jobs that need attention to the first of their groups. */
+export function useGroups() {
+  const causes = useCauses();
+  return useMemo(() => {
     const groups = new Map();
-    for (const group of new Set([...lines.flatMap((line) => line.groups), ...(attention ?? [])]))
+    for (const group of causes.flatMap(({ parts }) => parts))
       for (const id of group.job_ids) if (!groups.has(id)) groups.set(id, group);
     return groups;
-  }, [lines]);
+  }, [causes]);
 }
 
 /**
@@ -134,7 +153,7 @@ export const causeOf = (error) =>
     ?.replace(/^\w+: (?=\S+ \S+ \S)/, "")
     .replace(/^(?:Client|Server) error '(.+?)' for url '\w+:..([^/?']+).*/s, "$1 from $2");
 
-export const roughAge = (at, now) => roughly(now - Date.parse(at));
+const roughAge = (at, now) => roughly(now - Date.parse(at));
 
 /** Return the parts of a line: the subject, the number of jobs, their cause and a time. */
 export function briefOf({ groups = [], reason, sentence, jobs, since, own, unserved }) {
@@ -170,12 +189,13 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
           `${pluralize(failed.jobs, "job", failed.more)} failed`
         : `${named} ${kind}${lastOf(group)}`,
     cause: !own && causeOf(error),
-    time:
-      since &&
-      html`${failed ? "first error" : "started"} <${Age} at=${since} format=${relative} />${
-        Date.parse(failed?.last_at) > Date.parse(since) + 60_000 &&
-        html`, last <${Age} at=${failed.last_at} format=${relative} />`
-      }`,
+    time: failed
+      ? since &&
+        html`first error <${Age} at=${since} format=${relative} />${
+          Date.parse(failed.last_at) > Date.parse(since) + 60_000 &&
+          html`, last <${Age} at=${failed.last_at} format=${relative} />`
+        }`
+      : length("for"),
   };
 }
 

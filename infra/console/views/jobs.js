@@ -6,9 +6,10 @@ import { setQuery, useQuery } from "../lib/router.js";
 import { useStore } from "../lib/store.js";
 import { html, useEffect, useLayoutEffect, useState } from "../lib/ui.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
+import { Failures } from "../parts/failures.js";
 import { FIELDS } from "../parts/job-filters.js";
 import { JobMonitor } from "../parts/job-monitor.js";
-import { Loading, pageHead } from "../parts/states-of-view.js";
+import { Loading, objectHead, pageHead } from "../parts/states-of-view.js";
 
 export const title = () => "Jobs";
 
@@ -34,11 +35,14 @@ export default function Jobs({ workspace }) {
   }, []);
   const [enqueuing, setEnqueuing] = useState(false);
   const filter = Object.fromEntries(FIELDS.map((name) => [name, query.get(name) || undefined]));
-  const isByError = Boolean(query.get("grouped")) && (filter.state ?? "failed") === "failed";
-  if (isByError) filter.state = "failed";
   if (filter.state === "all") filter.state = undefined;
   const onFilter = ({ state = filter.state, ...others }) =>
     setQuery({ ...others, state: state || "all" });
+  if (query.get("grouped"))
+    return html`<div class="page">
+      ${objectHead(html`<a href="/jobs?state=failed">Failed jobs</a>`, "Failures by error")}
+      <${Failures} workspaceId=${workspace.id} />
+    </div>`;
   return html`<div class="page fill">
     ${pageHead(
       "Jobs",
@@ -53,7 +57,6 @@ export default function Jobs({ workspace }) {
         : html`<${JobMonitor}
           workspaceId=${workspace.id}
           filter=${filter}
-          isByError=${isByError}
           onFilter=${onFilter} />`
     }
     ${
