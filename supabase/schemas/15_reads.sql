@@ -1617,10 +1617,10 @@ from (
       ),
       (
         'slow:function',
-        'The SQL function that the error names may be slow, or wait for a lock, or the Data API '
-          'does not answer. Run `minutehand status` during the wait, which can name the session '
-          'that it waits for, and `minutehand doctor`, which says whether the Data API answers. If '
-          'it does, make the function faster.'
+        'The SQL function that the error names may be slow, or wait for a lock, or the database or '
+          'the Data API does not answer. Run `minutehand status` during the wait, which can name '
+          'the session to end, and `minutehand doctor`, which says whether both answer. If they '
+          'do, make the function faster.'
       ),
       (
         'redirect',
@@ -1678,8 +1678,8 @@ from (
       ),
       (
         'answer',
-        'The language model[ at {address}|] gave no usable answer. Try again, or change the '
-          'request or the model. If this returns, see the status page of the vendor.'
+        'The model[ at {address}|] gave no usable answer. Try again, or change the request or the '
+          'model. If this returns, see the status page of the vendor.'
       ),
       ('chosen', 'Follow the text of the error[, which was raised at {place}].')
   ) as f (kind, words)
@@ -1710,7 +1710,7 @@ from (
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, no_slot}',
         'If it must not wait for the jobs ahead of it ([{at_least} or more|{ahead}]), enqueue it '
-          'again with a smaller priority.',
+          'again with a smaller priority{is_movable}.',
         null,
         null
       ),
@@ -3711,16 +3711,18 @@ begin
         'limit', v_full.most,
         'ahead_for', (
           select concat(
-            -- jobs of other workspaces may take turns with the jobs ahead
+            -- jobs of other workspaces or queues may take turns with the jobs ahead
             case
-              when v_ahead = 1000 or v_full.reason = 'type_limit' then 'at least '
+              when v_ahead = 1000 or v_full.reason <> 'key_limit' then 'at least '
               else 'about '
             end,
             queue.length_in_words(v_ahead * r.median_ms / v_full.most)
           )
           from queue.run_times(p_job.workspace_id, p_job.job_type, p_now) as r
           -- jobs of other types use up the limit of a workspace too
-          where v_ahead > 0 and r.jobs >= 5 and v_full.reason <> 'workspace_limit'
+          where r.jobs >= 5
+            and v_full.reason <> 'workspace_limit'
+            and v_ahead * r.median_ms >= 1000 * v_full.most
         )
       )
     );
@@ -4399,7 +4401,7 @@ select
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
         when e.type ~ '[.](ContentType|JSONDecode)Error$' then 'json'
-        when e.type ^@ 'minutehand.ai.errors.'
+        when e.type ^@ 'minutehand.ai.errors.' and e.data ->> 'hope' is distinct from 'none'
             -- `ask_for` raises ProcessorError with these codes
             or e.data ->> 'code' ~ '^(input_refused|answer_(unusable|too_long))$'
               and e.type ~ '^minutehand[.].*ProcessorError$'
@@ -4715,7 +4717,7 @@ begin
   v_more := coalesce(v_more, '[]')
     || (v_left -> 'next')
     || (v_recursion -> 'next')
-    || (v_snoozed -> 'next')
+    || case when v_found ->> 'reason' = 'snoozed' then v_snoozed -> 'next' else '[]' end
     || coalesce(v_stopped -> 'next', '[]')
     || case
       when v_found ->> 'reason' in ('failed', 'backing_off')
@@ -4733,6 +4735,9 @@ begin
         'failed', 'the job',
         'which', case when p_is_open then p_job.workspace_id end,
         'stuck_in', v_abandoned -> 'worker_id',
+        'is_movable', case
+          when p_job.priority > 0 and not queue.is_internal(p_job.job_type) then ''
+        end,
         'is_first', case when v_found #>> '{data,ahead}' is null then '' end,
         'is_doubtful', ( -- if the running job that uses up a limit or slots may hang
           select ''
@@ -4744,6 +4749,7 @@ begin
               p ->> 'is_silent',
               p ->> 'advances',
               p ->> 'late_since',
+              p ->> 'unstored_since',
               p ->> 'unreported_since'
             ) > 0
         )
@@ -4761,8 +4767,10 @@ begin
   );
   v_found := v_found || jsonb_build_object(
     'next', case
-      when v_more <> '[]'
-        then v_more || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")')
+      when v_more || (v_snoozed -> 'next') <> '[]'
+        then v_more
+          || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")')
+          || case when v_found ->> 'reason' = 'snoozed' then '[]' else v_snoozed -> 'next' end
       when jsonb_array_length(v_found -> 'next') > 1
         then jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind != "none")')
       else v_found -> 'next'

@@ -190,6 +190,8 @@ def test_a_job_behind_many_is_not_sent_to_the_running_one(
     steps = [step["words"] for step in last["next"]]
     assert steps[0].startswith("If it must not wait for the jobs ahead of it (9), enqueue it again")
     assert [limit in step for step in steps] == [False, True]
+    smallest = [engine.enqueue(concurrency_key="k", priority=0) for _ in range(2)][-1]
+    assert "smaller priority" not in str(engine.explain(smallest)["next"])
     engine.advance(25)
     assert f"See whether job {holder} still works:" in str(engine.explain(ids[-1])["next"])
 
@@ -668,6 +670,11 @@ def test_jobs_that_only_fail_or_wait_are_a_finding(engine: Engine) -> None:
     check("due")
     engine.maintain()
     check("next_in_line")
+    with engine.undone():
+        engine.pause("job_type", "work")
+        said = engine.explain(job_id)
+        assert remedy(said) == "An operator can resume the type."
+        assert said["next"][1]["words"].startswith("If 21 times is too often")
     lease = engine.lease_one()
     check("running")
     with engine.undone():
@@ -945,11 +952,15 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"type": "Fail"}, "Follow the text of the error."),
     (
         {"type": "minutehand.ai.errors.UnusableOutput", "address": "api.test:443"},
-        "The language model at api.test:443 gave no usable answer. Try again",
+        "The model at api.test:443 gave no usable answer. Try again",
+    ),
+    (
+        {"type": "minutehand.ai.errors.LanguageModelError", "data": {"hope": "none"}},
+        "Correct what the error names.",
     ),
     (
         {"type": "minutehand.queue.errors.ProcessorError", "data": {"code": "answer_unusable"}},
-        "The language model gave no usable answer.",
+        "The model gave no usable answer.",
     ),
     ({"type": "json.decoder.JSONDecodeError"}, "The text that the code read is not JSON."),
     ({"type": "aiohttp.client_exceptions.ContentTypeError"}, "code read is not JSON."),
@@ -1005,7 +1016,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"type": "minutehand.queue.errors.FunctionTimeout", "errno": "TimeoutError"},
-        "which says whether the Data API answers",
+        "which says whether both answer",
     ),
     (
         {"type": "minutehand.queue.errors.QueueUnavailable", "errno": "TimeoutError"},
