@@ -1432,13 +1432,9 @@ from (
       ),
       (
         'lost:fault',
-        '{code} usually comes from a library in C. Update the library, or avoid the call.'
-      ),
-      (
-        'lost:abort',
-        '[Its process had used up to {peak_mb} MB. |]{code} usually comes from a library in C, '
-          'also if memory ran out, which the log of the worker may say. In that case, give the '
-          'worker more, or let the job use less. Otherwise update the library, or avoid the call.'
+        '[Its process had used up to {peak_mb} MB. |]{code} usually comes from a library in C. '
+          'Update the library, or avoid the call.[ If memory ran out{is_abort}, which the log of '
+          'the worker may say, give the worker more, or let the job use less.]'
       ),
       (
         'lost:signal',
@@ -3018,7 +3014,7 @@ begin
           end
         end,
         'blocker', b.pid,
-        'call', (select w.call from queue.session_work(array[b.pid]) as w),
+        'call', (select w.data -> 'call' from queue.session_work(array[b.pid]) as w),
         'blocked', queue.length_in_words((l.pulse ->> 'blocked_ms')::double precision),
         'is_blocking', left(l.pulse ->> 'blocked_ms', 0),
         'program', case when p.is_silent then l.pulse -> 'program' end,
@@ -3874,15 +3870,9 @@ $$;
 -- Return the function of the queue that each of the database sessions p_pids is running, or COMMIT,
 -- which runs deferred triggers, and queue.own_triggers(). If a session runs neither, return its
 -- queue.session_owners. `work` is the same as text. Return no row for a session of neither kind.
+-- data: An object with the keys call, work, triggers, owner and owner_call.
 create function queue.session_work(p_pids integer[])
-returns table (
-  pid integer,
-  call text,
-  work text,
-  triggers text,
-  owner uuid,
-  owner_call text
-)
+returns table (pid integer, data jsonb)
 language sql stable
 set search_path = ''
 as $$
@@ -3901,14 +3891,16 @@ with sessions as materialized (
 )
 select
   s.pid,
-  s.call,
-  coalesce(
-    'It runs ' || s.call || coalesce(' and waits (' || s.wait_event || ')', ''),
-    format('Job %s has opened a session with pid %s, in this or another database', o.owner, s.pid)
-  ),
-  case when s.call is not null then queue.own_triggers() end,
-  o.owner,
-  o.owner_call
+  jsonb_build_object(
+    'call', s.call,
+    'work', coalesce(
+      'It runs ' || s.call || coalesce(' and waits (' || s.wait_event || ')', ''),
+      format('Job %s has opened a session with pid %s, in this or another database', o.owner, s.pid)
+    ),
+    'triggers', case when s.call is not null then queue.own_triggers() end,
+    'owner', o.owner,
+    'owner_call', o.owner_call
+  )
 from sessions as s
 left join queue.session_owners(
   array(select n.pid from sessions as n where n.call is null)
@@ -3922,54 +3914,28 @@ $$;
 -- the chain of waits, which must end first. The xmax of a row identifies the transaction that has
 -- locked the row (supabase/DECISIONS.md).
 create function queue.locks_on(p_ids uuid[], p_now timestamptz)
-returns table (
-  job_id uuid,
-  pid integer,
-  since timestamptz,
-  application text,
-  call text,
-  work text,
-  triggers text,
-  owner uuid,
-  owner_call text,
-  locker integer
-)
+returns table (job_id uuid, pid integer, since timestamptz, application text, locker integer)
 language sql stable
 set search_path = ''
 as $$
-with locks as materialized (
-  select distinct on (j.id)
-    j.id,
-    a.pid,
-    s.since,
-    a.application_name,
-    nullif(l.pid, a.pid) as locker
-  from public.jobs as j
-  join pg_catalog.pg_locks as l on l.transactionid = j.xmax
-  cross join lateral queue.last_blocker(l.pid) as b (pid)
-  join pg_catalog.pg_stat_activity as a on a.pid = b.pid
-  cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
-  where j.id = any (p_ids)
-    and j.xmax <> '0'::xid
-    and l.locktype = 'transactionid'
-    and l.granted
-    and l.pid <> pg_backend_pid()
-    and s.since <= p_now - interval '2 seconds'
-  order by j.id, s.since
-)
-select
-  l.id,
-  l.pid,
-  l.since,
-  l.application_name,
-  w.call,
-  w.work,
-  w.triggers,
-  w.owner,
-  w.owner_call,
-  l.locker
-from locks as l
-left join queue.session_work(array(select distinct o.pid from locks as o)) as w on w.pid = l.pid
+select distinct on (j.id)
+  j.id,
+  a.pid,
+  s.since,
+  a.application_name,
+  nullif(l.pid, a.pid)
+from public.jobs as j
+join pg_catalog.pg_locks as l on l.transactionid = j.xmax
+cross join lateral queue.last_blocker(l.pid) as b (pid)
+join pg_catalog.pg_stat_activity as a on a.pid = b.pid
+cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
+where j.id = any (p_ids)
+  and j.xmax <> '0'::xid
+  and l.locktype = 'transactionid'
+  and l.granted
+  and l.pid <> pg_backend_pid()
+  and s.since <= p_now - interval '2 seconds'
+order by j.id, s.since
 $$;
 
 -- Return the running jobs that use up the concurrency limit or the worker slots for which the job
@@ -4342,8 +4308,7 @@ select
       case
         when e.type = 'WorkerLost' then concat_ws(':', 'lost', case
           when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
-          when e.evidence ->> 'signal' = 'SIGABRT' then 'abort'
-          when e.evidence ->> 'signal' ~ '^SIG(SEGV|BUS|FPE|ILL)$' then 'fault'
+          when e.evidence ->> 'signal' ~ '^SIG(SEGV|ABRT|BUS|FPE|ILL)$' then 'fault'
           when e.evidence ? 'signal' then 'signal'
           -- only the worker's watchdog writes stacks without a signal
           when e.evidence ?& '{exit_code,stack}' then 'blocked'
@@ -4513,6 +4478,7 @@ declare
   v_snoozes constant jsonb := queue.snoozes_of(p_job); -- null unless a snooze ended the last attempt
   v_snoozed jsonb;
   v_found jsonb;
+  v_data jsonb; -- the data of v_found, without what the caller may not see
   v_held jsonb;
   v_error record;
   v_revoked_at timestamptz; -- null while workers can call
@@ -4530,7 +4496,10 @@ begin
         when p_job.status = 'processing' and p_lock ->> 'effect' is null
           then '{"effect": "it cannot end"}'::jsonb
         else '{}'
-      end
+      end || coalesce(
+        (select w.data from queue.session_work(array[(p_lock -> 'pid')::integer]) as w),
+        '{}'
+      )
     )
   end;
   if v_found ->> 'reason' = 'no_worker' then
@@ -4605,7 +4574,6 @@ begin
       when v_found ->> 'reason' in ('failed', 'backing_off') then v_error.cause
     end
   ) || v_found;
-  v_found := jsonb_set(v_found, '{data}', (v_found -> 'data') || coalesce(v_snoozes, '{}'));
   v_revoked_at := case
     when p_job.status in ('pending', 'processing') or v_found ->> 'reason' = 'sleeping'
       then queue.revoked_for(
@@ -4618,39 +4586,31 @@ begin
   if current_setting('default_transaction_read_only')::boolean and p_job.finished_at is null then
     v_found := jsonb_set(v_found, '{data,is_read_only}', '""');
   end if;
+  v_data := (v_found -> 'data') || coalesce(v_snoozes, '{}');
   if not (p_is_open or queue.is_manager(p_job.workspace_id)) then -- as job_attempts
-    v_found := jsonb_set(
-      v_found,
-      '{data}',
-      (v_found -> 'data') - '{code,stack,triggers}'::text[]
-    );
-  end if;
-  if not p_is_open and v_found #>> '{data,owner}' <> '' and not exists (
-    select from queue.leases as l
-    where l.job_id = (v_found #>> '{data,owner}')::uuid and l.workspace_id = p_job.workspace_id
-  ) then
-    v_found := v_found || jsonb_build_object(
-      'data',
-      (v_found -> 'data') - '{work,owner,owner_call}'::text[]
-        || '{"call": "a job of another workspace"}'
-    );
+    v_data := v_data - '{code,stack,triggers}'::text[];
   end if;
   if not p_is_open then -- hide the names of others from members
-    v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data')
-        - '{application,lacked,not_granted}'::text[]
-        || jsonb_build_object('a_right', case
-          when coalesce(v_found #>> '{data,lacked}', v_found #>> '{data,not_granted}') <> ''
-            then 'a right in the database'
-        end) || case
-        when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
-          'paused_by',
-          queue.shown_person(v_found #>> '{data,paused_by}', p_job.workspace_id)
-        )
-        else '{}'
-      end
-    );
+    if v_data ->> 'owner' <> '' and not exists (
+      select from queue.leases as l
+      where l.job_id = (v_data ->> 'owner')::uuid and l.workspace_id = p_job.workspace_id
+    ) then
+      v_data := v_data - '{work,owner,owner_call}'::text[]
+        || '{"call": "a job of another workspace"}';
+    end if;
+    if v_data ? 'paused_by' then
+      v_data := v_data || jsonb_build_object(
+        'paused_by',
+        queue.shown_person(v_data ->> 'paused_by', p_job.workspace_id)
+      );
+    end if;
+    v_data := v_data - '{application,lacked,not_granted}'::text[]
+      || jsonb_build_object('a_right', case
+        when coalesce(v_data ->> 'lacked', v_data ->> 'not_granted') <> ''
+          then 'a right in the database'
+      end);
   end if;
+  v_found := v_found || jsonb_build_object('data', v_data);
   if v_found ->> 'reason'
       ~ '^(scheduled|snoozed|backing_off|sleeping|due|rate_limited|suspect)$'
     then
@@ -4909,6 +4869,7 @@ select jsonb_build_object(
   end,
   'signal', p_job.error_data -> 'signal',
   'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
+  'is_abort', case when p_job.error_data #>> '{evidence,signal}' = 'SIGABRT' then '' end,
   'cancelled_for', case
     when p_job.error_data @> '{"type": "Cancelled"}' and not p_job.error_data ? 'reason'
       then left(p_job.error_message, 300)
@@ -5099,16 +5060,10 @@ begin
     from (
       select
         l.*,
-        w.call,
-        w.work,
-        w.triggers,
-        w.owner,
-        w.owner_call,
         a.xact_start as since,
         a.application_name as application
       from queue.table_locks() as l
       join pg_catalog.pg_stat_activity as a on a.pid = l.pid
-      left join lateral queue.session_work(array[a.pid]) as w on true
       where a.xact_start <= p_now - interval '2 seconds'
       order by a.xact_start
       limit 1

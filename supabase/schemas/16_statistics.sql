@@ -644,13 +644,8 @@ select
     'waiting', count(*),
     'locked', (min(array[w.locked, w.effect]))[1],
     'effect', (min(array[w.locked, w.effect]))[2],
-    'began_at', h.xact_start,
-    'call', max(k.call),
-    'work', max(k.work),
-    'triggers', max(k.triggers),
-    'owner', max(k.owner::text),
-    'owner_call', max(k.owner_call)
-  )
+    'began_at', h.xact_start
+  ) || coalesce((array_agg(k.data))[1], '{}')
 from waits as w
 join pg_catalog.pg_stat_activity as h
   on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
@@ -989,14 +984,7 @@ begin
             else 'readers of events wait until it ends'
           end
         ),
-        jsonb_build_object(
-          'pid', o.pid,
-          'call', w.call,
-          'work', w.work,
-          'triggers', w.triggers,
-          'owner', w.owner,
-          'owner_call', w.owner_call
-        )
+        jsonb_build_object('pid', o.pid) || coalesce(w.data, '{}')
       from longest as o
       left join queue.session_work(array(select l.pid from longest as l)) as w on w.pid = o.pid
     );

@@ -1053,7 +1053,8 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"type": "WorkerLost", "evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),
     (
         {"type": "WorkerLost", "evidence": {"signal": "SIGABRT", "memory_mb": 480}},
-        "used up to 480 MB. SIGABRT usually comes from a library in C, also if memory ran out",
+        "used up to 480 MB. SIGABRT usually comes from a library in C. Update the library, or avoid "
+        "the call. If memory ran out, which",
     ),
     ({"type": "WorkerLost", "evidence": {"signal": "SIGHUP"}}, "sent SIGHUP"),
     (
