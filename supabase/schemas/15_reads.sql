@@ -2783,6 +2783,7 @@ $$;
 -- yet: Empty text if no live worker has slots that can run the job, otherwise null.
 -- full_since: Time since which no job has started in the slots.
 -- used_by: Types of the jobs that use the slots, as text.
+-- started_at: Start of the first of the workers.
 create function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
 returns table (
   slots bigint,
@@ -2792,13 +2793,14 @@ returns table (
   ended_at timestamptz,
   yet text,
   full_since timestamptz,
-  used_by text
+  used_by text,
+  started_at timestamptz
 )
 language sql stable
 set search_path = ''
 as $$
 with pools as materialized (
-  select w.worker, w.seen_at, w.ended_at, p.*
+  select w.worker, w.seen_at, w.ended_at, w.started_at, p.*
   from unnest(p_alive) as w
   left join lateral (
     select o.job_types, o."limit" as size
@@ -2824,7 +2826,8 @@ select
   case when bool_and(p.ended_at is not null) then max(p.ended_at) end,
   case when count(p.worker) = 0 then '' end,
   max(r.full_since),
-  max(r.used_by)
+  max(r.used_by),
+  min(p.started_at)
 from (
   select
     count(*) as running,
@@ -2970,7 +2973,7 @@ begin
         'silent_since', s.since,
         'step', l.step,
         'seen', case when p.is_silent then '' else 'last seen ' end
-          || queue.seen_in(l.step, l.pulse ->> 'place'),
+          || queue.seen_in(l.step, w.place),
         'batched', queue.other_jobs(nullif((l.pulse ->> 'batched')::integer, 0)),
         'next_call', case
           when l.pulse ->> 'batched' = '0' then 'the next call of its batch, which was split'
@@ -2996,7 +2999,7 @@ begin
         'age', queue.length_in_words(p.ms),
         'silent', case when p.is_silent then queue.length_in_words(p.ms) end,
         'shorter', case
-          when p.is_silent and not t.has_restarted and l.pulse ->> 'place' <> ''
+          when p.is_silent and not t.has_restarted and w.place <> ''
               and (o.is_known or o.delay <= interval '10 seconds')
             then queue.length_in_words(1000 * v_timeout)
         end,
@@ -3035,26 +3038,24 @@ begin
             then ' Finished steps are kept.'
           else ''
         end,
-        'end_wait', case when p.is_silent then case
-          when l.pulse ->> 'waits' = 'output' then 'Read the output of the program while it runs, '
-            'for example by `communicate()`.'
-          when l.pulse ->> 'waits' = 'data' then 'See why the server sends no data, and give the '
-            'call at ' || (l.pulse ->> 'place') || ' a time limit.'
-          when l.pulse ->> 'waits' = 'lock' then 'Take several locks always in the same order, and '
-            'await nothing that can hang while holding one.'
-          when l.pulse ->> 'waits' = 'event' then 'See whether the code that fills, sets or '
-            'notifies it still runs or has failed.'
-          when l.pulse ->> 'code' ~ '\msleep\(' then 'The code may loop around the call at '
-            || (l.pulse ->> 'place') || ' without a call of `ctx.progress`. See what the loop '
-            'waits for, and limit its time.'
-          else 'Find out what the call at ' || (l.pulse ->> 'place')
-            || ' waits for, and give it a time limit.'
+        'end_wait', case when p.is_silent then case w.kind
+          when 'output' then 'Read the output of the program while it runs, for example by '
+            '`communicate()`.'
+          when 'data' then 'See why the server sends no data, and give the call at ' || w.place
+            || ' a time limit.'
+          when 'lock' then 'Take several locks always in the same order, and await nothing that '
+            'can hang while holding one.'
+          when 'event' then 'See whether the code that fills, sets or notifies it still runs or '
+            'has failed.'
+          when 'sleep' then 'The code may loop around the call at ' || w.place || ' without a call '
+            'of `ctx.progress`. See what the loop waits for, and limit its time.'
+          else 'Find out what the call at ' || w.place || ' waits for, and give it a time limit.'
         end || case
           when (l.pulse ->> 'in_thread')::boolean
             then ' A cancel cannot stop its thread, which runs until the call returns.'
           else ''
         end end,
-        'alike', case when p.is_silent and l.pulse ->> 'place' <> '' then (
+        'alike', case when p.is_silent and w.place <> '' then (
           select format(
             '%s of %s',
             count(*) filter (
@@ -3079,6 +3080,12 @@ begin
       )
     end
     from queue.leases as l
+    cross join lateral (
+      values (
+        l.pulse ->> 'place',
+        coalesce(l.pulse ->> 'waits', substring(l.pulse ->> 'code' from '\m(sleep)\('))
+      )
+    ) as w (place, kind)
     cross join lateral (
       values (
         (l.pulse ->> 'times_out_at')::timestamptz
@@ -3590,12 +3597,9 @@ declare
   v_lacked constant text := queue.lacked_right('public.lease_jobs');
 begin
   if v_must_start_by <= p_now then
-    select min(w.started_at) as started_at, v_must_start_by as must_start_by
+    select s.started_at, v_must_start_by as must_start_by
     into v_workers
-    from unnest(p_alive) as w
-    where (w.job_types is null or p_job.job_type = any (w.job_types))
-      and (w.queues is null or p_job.queue = any (w.queues))
-      and w.slots is distinct from '[]';
+    from queue.slots_for(p_job, p_alive) as s;
     if v_workers.started_at > v_must_start_by then
       return jsonb_build_object('reason', 'late_worker', 'data', to_jsonb(v_workers));
     end if;
@@ -4047,19 +4051,6 @@ select t.id
 from tree as t
 where t.level > 0
 order by t.level desc
-limit 1
-$$;
-
--- Return a cancelled child of a job, among those with the ids p_failed.
-create function queue.cancelled_child(p_job_id uuid, p_failed jsonb)
-returns uuid
-language sql stable
-set search_path = ''
-as $$
-select j.id
-from public.jobs as j
-where j.parent_id = p_job_id and j.status = 'cancelled' and p_failed ? j.id::text
-order by j.id
 limit 1
 $$;
 
@@ -4704,7 +4695,6 @@ begin
           from public.jobs as h
           cross join lateral queue.pulse_of(h, p_now) as p
           where h.id = any (array[(v_held #>> '{holder,job_id}')::uuid])
-            and v_held ->> 'kind' in ('key', 'limit', 'slots')
             and num_nonnulls(
               p ->> 'is_silent',
               p ->> 'advances',
@@ -4952,7 +4942,15 @@ from (
       when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
         then coalesce(
           queue.blocking_descendant(p_job.id, true),
-          queue.cancelled_child(p_job.id, p_job.error_data #> '{data,failed}')
+          (
+            select j.id
+            from public.jobs as j
+            where j.parent_id = p_job.id
+              and j.status = 'cancelled'
+              and p_job.error_data #> '{data,failed}' ? j.id::text
+            order by j.id
+            limit 1
+          )
         )
     end)
   ) as f (id)

@@ -1027,7 +1027,6 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"sqlstate": "53100"}, "ran out of a resource"),
     ({"sqlstate": "53300"}, "Jobs of this type may hold them"),
     ({"sqlstate": "57P01"}, "closed or rejected"),
-    ({"errno": "ECONNREFUSED"}, "the other service is up"),
     ({"errno": "ECONNREFUSED", "variable": "HOST"}, "service is up"),
     ({"errno": "ENETUNREACH"}, "and the network"),
     ({"errno": "ConnectTimeout"}, "cannot be reached (ConnectTimeout)"),
@@ -1045,10 +1044,9 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"sqlstate": "2200H"}, "A sequence has no further number"),
     ({"errno": "CERTIFICATE_VERIFY_FAILED"}, "trust its issuer"),
     ({"type": "WorkerLost"}, "Whether its process ended is unknown"),
-    ({"type": "WorkerLost", "evidence": {"signal": "SIGKILL"}}, "The system sends SIGKILL"),
     (
         {"type": "WorkerLost", "evidence": {"signal": "SIGKILL", "memory_mb": 97}},
-        "used up to 97 MB.",
+        "used up to 97 MB. The system sends SIGKILL",
     ),
     ({"type": "WorkerLost", "evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),
     (
