@@ -4686,9 +4686,6 @@ begin
         'failed', 'the job',
         'which', case when p_is_open then p_job.workspace_id end,
         'stuck_in', v_abandoned -> 'worker_id',
-        'is_movable', case
-          when p_job.priority > 0 and not queue.is_internal(p_job.job_type) then ''
-        end,
         'is_first', case when v_found #>> '{data,ahead}' is null then '' end,
         'is_doubtful', ( -- if the running job that uses up a limit or slots may hang
           select ''
@@ -4798,7 +4795,8 @@ set search_path = ''
 as $$
 select jsonb_build_object(
   'job_type', p_job.job_type,
-  'own_type', case when not queue.is_internal(p_job.job_type) then p_job.job_type end,
+  'own_type', case when not i.is_internal then p_job.job_type end,
+  'is_movable', case when not i.is_internal and p_job.priority > 0 then '' end,
   'own_key', left(p_job.concurrency_key, 100),
   'queue', p_job.queue,
   'finished_at', p_job.finished_at,
@@ -4935,7 +4933,8 @@ select jsonb_build_object(
   'others', p_held #> '{holder,others}',
   'held_since', p_held -> 'since'
 )
-from (
+from queue.is_internal(p_job.job_type) as i (is_internal)
+cross join lateral (
   select f.id, queue.retried_after(f.id, p_job.id) as retried
   from (
     values (case

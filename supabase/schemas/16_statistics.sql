@@ -2092,13 +2092,12 @@ begin
       'reason', f.reason,
       'key', k.key,
       'since', f.since,
-      'cause', f.cause,
-      'jobs', f.data -> 'jobs',
-      'silent', f.data -> 'silent',
-      'unserved', f.data -> 'unserved',
-      'next_at', f.data -> 'next_at',
-      'completed', f.data -> 'completed',
-      'completed_until', f.data -> 'completed_until'
+      'cause', f.cause
+    ) || (
+      select jsonb_object_agg(n.name, f.data -> n.name)
+      from unnest(
+        '{jobs,silent,unserved,next_at,completed,completed_until}'::text[]
+      ) as n (name)
     ) || g.said
       || jsonb_build_object('next', coalesce(f.data -> 'advice', '[]') || (g.said -> 'next'))
     order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason

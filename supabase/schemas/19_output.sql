@@ -128,8 +128,8 @@ $$;
 -- locked the leases of the jobs. A piece of output is a JSON object with the keys stream, attempt,
 -- start (its offset), step, and either text or items. If an earlier report stored the beginning of
 -- a piece, store only the remainder. A piece that exceeds the job's byte limit, or that would begin
--- a 21st stream with output, is not stored. After a piece that was not stored, later pieces of the stream are
--- not stored either, so that the stream has no gap.
+-- a 21st stream with output, is not stored. After a piece that was not stored, later pieces of the
+-- stream are not stored either, so that the stream has no gap.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql

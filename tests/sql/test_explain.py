@@ -1051,8 +1051,8 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"type": "WorkerLost", "evidence": {"signal": "SIGSEGV"}}, "SIGSEGV usually"),
     (
         {"type": "WorkerLost", "evidence": {"signal": "SIGABRT", "memory_mb": 480}},
-        "used up to 480 MB. SIGABRT usually comes from a library in C. Update the library, or avoid "
-        "the call. If memory ran out, which",
+        "used up to 480 MB. SIGABRT usually comes from a library in C. Update the library, or "
+        "avoid the call. If memory ran out, which",
     ),
     ({"type": "WorkerLost", "evidence": {"signal": "SIGHUP"}}, "sent SIGHUP"),
     (
@@ -1937,6 +1937,7 @@ def test_a_worker_that_does_not_report_is_not_called_silent_before_its_renewal(
 
 def test_a_renewal_is_a_call(engine: Engine) -> None:
     """Without a worker, the time of the last call is that of the last renewal."""
+    engine.stop_clock()
     engine.register(lease_seconds=900)
     engine.enqueue()
     lease = engine.lease_one(job_types=["work"])
@@ -2148,6 +2149,8 @@ def test_deliveries_to_a_receiver_are_one_holder_and_outside_of_the_default_list
     assert [each["cause"] for each in holders] == [None, None]
     assert "cancel" not in str(holders)
     assert "key_concurrency" not in str(holders)
+    waits = "select job_id::text from queue.gated where not admitted order by ord desc limit 1"
+    assert "smaller priority" not in str(engine.explain(engine.one(waits)))  # sent in order
     own = engine.enqueue()
     for internal, count in ((False, 1), (True, 12)):
         filters = {"workspace_id": ACME, "internal": internal}
