@@ -159,13 +159,9 @@ from (
       ),
       (
         'lost:fault',
-        '{code} usually comes from a library in C. Update the library, or avoid the call.'
-      ),
-      (
-        'lost:abort',
-        '[Its process had used up to {peak_mb} MB. |]{code} usually comes from a library in C, '
-          'also if memory ran out, which the log of the worker may say. In that case, give the '
-          'worker more, or let the job use less. Otherwise update the library, or avoid the call.'
+        '[Its process had used up to {peak_mb} MB. |]{code} usually comes from a library in C. '
+          'Update the library, or avoid the call.[ If memory ran out{is_abort}, which the log of '
+          'the worker may say, give the worker more, or let the job use less.]'
       ),
       (
         'lost:signal',
@@ -344,10 +340,10 @@ from (
       ),
       (
         'slow:function',
-        'The SQL function that the error names may be slow, or wait for a lock, or the Data API '
-          'does not answer. Run `minutehand status` during the wait, which can name the session '
-          'that it waits for, and `minutehand doctor`, which says whether the Data API answers. If '
-          'it does, make the function faster.'
+        'The SQL function that the error names may be slow, or wait for a lock, or the database or '
+          'the Data API does not answer. Run `minutehand status` during the wait, which can name '
+          'the session to end, and `minutehand doctor`, which says whether both answer. If they '
+          'do, make the function faster.'
       ),
       (
         'redirect',
@@ -405,8 +401,8 @@ from (
       ),
       (
         'answer',
-        'The language model[ at {address}|] gave no usable answer. Try again, or change the '
-          'request or the model. If this returns, see the status page of the vendor.'
+        'The model[ at {address}|] gave no usable answer. Try again, or change the request or the '
+          'model. If this returns, see the status page of the vendor.'
       ),
       ('chosen', 'Follow the text of the error[, which was raised at {place}].')
   ) as f (kind, words)
@@ -437,7 +433,7 @@ from (
       (
         '{key_limit, workspace_type_limit, workspace_limit, type_limit, rate_limited, no_slot}',
         'If it must not wait for the jobs ahead of it ([{at_least} or more|{ahead}]), enqueue it '
-          'again with a smaller priority.',
+          'again with a smaller priority{is_movable}.',
         null,
         null
       ),
@@ -1332,6 +1328,75 @@ from (
   ) as s (reason, sentence)
 ) as a (reason, sentence, words, command, path);
 
+drop function queue.slots_for(public.jobs,queue.workers[]);
+
+-- Return the number of worker slots that can run the job p_job, the number of jobs that use these
+-- slots, and the times at which a worker with such slots last leased jobs or started, and was last
+-- seen.
+-- slots: Number of slots that can run the job. Null if a worker did not report its slots, or if no
+--   worker runs.
+-- ended_at: End of the last run of the workers that have slots for the job. Null if one of
+--   these workers still runs.
+-- yet: Empty text if no live worker has slots that can run the job, otherwise null.
+-- full_since: Time since which no job has started in the slots.
+-- used_by: Types of the jobs that use the slots, as text.
+-- started_at: Start of the first of the workers.
+create or replace function queue.slots_for(p_job public.jobs, p_alive queue.workers[])
+returns table (
+  slots bigint,
+  running bigint,
+  leased_at timestamptz,
+  seen_at timestamptz,
+  ended_at timestamptz,
+  yet text,
+  full_since timestamptz,
+  used_by text,
+  started_at timestamptz
+)
+language sql stable
+set search_path = ''
+as $$
+with pools as materialized (
+  select w.worker, w.seen_at, w.ended_at, w.started_at, p.*
+  from unnest(p_alive) as w
+  left join lateral (
+    select o.job_types, o."limit" as size
+    from jsonb_to_recordset(w.slots) as o (job_types text[], "limit" bigint)
+    where p_job.job_type = any (o.job_types)
+  ) as p on true
+  where (w.job_types is null or p_job.job_type = any (w.job_types))
+    and (w.queues is null or p_job.queue = any (w.queues))
+    and w.slots is distinct from '[]' -- a process that runs only suspects has no slot for the job
+)
+select
+  case
+    when bool_and(p.size is not null) filter (where p.ended_at is null)
+      then sum(p.size) filter (where p.ended_at is null)
+  end,
+  max(r.running),
+  (
+    select max(t.seen_at)
+    from queue.ticks as t
+    where t.worker in (select o.worker from pools as o)
+  ),
+  max(p.seen_at),
+  case when bool_and(p.ended_at is not null) then max(p.ended_at) end,
+  case when count(p.worker) = 0 then '' end,
+  max(r.full_since),
+  max(r.used_by),
+  min(p.started_at)
+from (
+  select
+    count(*) as running,
+    max(l.leased_at) as full_since,
+    array_to_string((array_agg(distinct n.job_type))[:3], ', ') as used_by
+  from queue.leases as l
+  join queue.lanes as n on n.lane = l.lane
+  join pools as o on o.worker = l.worker and n.job_type = any (o.job_types)
+) as r
+left join pools as p on true
+$$;
+
 -- Return an object that describes a running job: its timeout, and its last update, such as a log
 -- line or a finished step. If the worker has reported no update of the job, the object contains
 -- lease_until, the time at which the lease expires.
@@ -1417,7 +1482,7 @@ begin
         'silent_since', s.since,
         'step', l.step,
         'seen', case when p.is_silent then '' else 'last seen ' end
-          || queue.seen_in(l.step, l.pulse ->> 'place'),
+          || queue.seen_in(l.step, w.place),
         'batched', queue.other_jobs(nullif((l.pulse ->> 'batched')::integer, 0)),
         'next_call', case
           when l.pulse ->> 'batched' = '0' then 'the next call of its batch, which was split'
@@ -1443,7 +1508,7 @@ begin
         'age', queue.length_in_words(p.ms),
         'silent', case when p.is_silent then queue.length_in_words(p.ms) end,
         'shorter', case
-          when p.is_silent and not t.has_restarted and l.pulse ->> 'place' <> ''
+          when p.is_silent and not t.has_restarted and w.place <> ''
               and (o.is_known or o.delay <= interval '10 seconds')
             then queue.length_in_words(1000 * v_timeout)
         end,
@@ -1461,7 +1526,7 @@ begin
           end
         end,
         'blocker', b.pid,
-        'call', (select w.call from queue.session_work(array[b.pid]) as w),
+        'call', (select w.data -> 'call' from queue.session_work(array[b.pid]) as w),
         'blocked', queue.length_in_words((l.pulse ->> 'blocked_ms')::double precision),
         'is_blocking', left(l.pulse ->> 'blocked_ms', 0),
         'program', case when p.is_silent then l.pulse -> 'program' end,
@@ -1482,26 +1547,24 @@ begin
             then ' Finished steps are kept.'
           else ''
         end,
-        'end_wait', case when p.is_silent then case
-          when l.pulse ->> 'waits' = 'output' then 'Read the output of the program while it runs, '
-            'for example by `communicate()`.'
-          when l.pulse ->> 'waits' = 'data' then 'See why the server sends no data, and give the '
-            'call at ' || (l.pulse ->> 'place') || ' a time limit.'
-          when l.pulse ->> 'waits' = 'lock' then 'Take several locks always in the same order, and '
-            'await nothing that can hang while holding one.'
-          when l.pulse ->> 'waits' = 'event' then 'See whether the code that fills, sets or '
-            'notifies it still runs or has failed.'
-          when l.pulse ->> 'code' ~ '\msleep\(' then 'The code may loop around the call at '
-            || (l.pulse ->> 'place') || ' without a call of `ctx.progress`. See what the loop '
-            'waits for, and limit its time.'
-          else 'Find out what the call at ' || (l.pulse ->> 'place')
-            || ' waits for, and give it a time limit.'
+        'end_wait', case when p.is_silent then case w.kind
+          when 'output' then 'Read the output of the program while it runs, for example by '
+            '`communicate()`.'
+          when 'data' then 'See why the server sends no data, and give the call at ' || w.place
+            || ' a time limit.'
+          when 'lock' then 'Take several locks always in the same order, and await nothing that '
+            'can hang while holding one.'
+          when 'event' then 'See whether the code that fills, sets or notifies it still runs or '
+            'has failed.'
+          when 'sleep' then 'The code may loop around the call at ' || w.place || ' without a call '
+            'of `ctx.progress`. See what the loop waits for, and limit its time.'
+          else 'Find out what the call at ' || w.place || ' waits for, and give it a time limit.'
         end || case
           when (l.pulse ->> 'in_thread')::boolean
             then ' A cancel cannot stop its thread, which runs until the call returns.'
           else ''
         end end,
-        'alike', case when p.is_silent and l.pulse ->> 'place' <> '' then (
+        'alike', case when p.is_silent and w.place <> '' then (
           select format(
             '%s of %s',
             count(*) filter (
@@ -1526,6 +1589,12 @@ begin
       )
     end
     from queue.leases as l
+    cross join lateral (
+      values (
+        l.pulse ->> 'place',
+        coalesce(l.pulse ->> 'waits', substring(l.pulse ->> 'code' from '\m(sleep)\('))
+      )
+    ) as w (place, kind)
     cross join lateral (
       values (
         (l.pulse ->> 'times_out_at')::timestamptz
@@ -1920,12 +1989,9 @@ declare
   v_lacked constant text := queue.lacked_right('public.lease_jobs');
 begin
   if v_must_start_by <= p_now then
-    select min(w.started_at) as started_at, v_must_start_by as must_start_by
+    select s.started_at, v_must_start_by as must_start_by
     into v_workers
-    from unnest(p_alive) as w
-    where (w.job_types is null or p_job.job_type = any (w.job_types))
-      and (w.queues is null or p_job.queue = any (w.queues))
-      and w.slots is distinct from '[]';
+    from queue.slots_for(p_job, p_alive) as s;
     if v_workers.started_at > v_must_start_by then
       return jsonb_build_object('reason', 'late_worker', 'data', to_jsonb(v_workers));
     end if;
@@ -2037,16 +2103,18 @@ begin
         'limit', v_full.most,
         'ahead_for', (
           select concat(
-            -- jobs of other workspaces may take turns with the jobs ahead
+            -- jobs of other workspaces or queues may take turns with the jobs ahead
             case
-              when v_ahead = 1000 or v_full.reason = 'type_limit' then 'at least '
+              when v_ahead = 1000 or v_full.reason <> 'key_limit' then 'at least '
               else 'about '
             end,
             queue.length_in_words(v_ahead * r.median_ms / v_full.most)
           )
           from queue.run_times(p_job.workspace_id, p_job.job_type, p_now) as r
           -- jobs of other types use up the limit of a workspace too
-          where v_ahead > 0 and r.jobs >= 5 and v_full.reason <> 'workspace_limit'
+          where r.jobs >= 5
+            and v_full.reason <> 'workspace_limit'
+            and v_ahead * r.median_ms >= 1000 * v_full.most
         )
       )
     );
@@ -2153,6 +2221,81 @@ begin
 end;
 $$;
 
+drop function queue.session_work(integer[]);
+
+-- Return the function of the queue that each of the database sessions p_pids is running, or COMMIT,
+-- which runs deferred triggers, and queue.own_triggers(). If a session runs neither, return its
+-- queue.session_owners. `work` is the same as text. Return no row for a session of neither kind.
+-- data: An object with the keys call, work, triggers, owner and owner_call.
+create or replace function queue.session_work(p_pids integer[])
+returns table (pid integer, data jsonb)
+language sql stable
+set search_path = ''
+as $$
+with sessions as materialized (
+  select
+    a.pid,
+    a.wait_event,
+    case
+      when a.state = 'active' then substring(
+        a.query from '^(?:COMMIT|commit)\M|\m(?:(?:answer|lease|settle|report|spawn|enqueue|retry|'
+          'cancel)_jobs?|emit_event|erase_person|register_job_types|run_maintenance|tick_finished)\M'
+      )
+    end as call
+  from pg_catalog.pg_stat_activity as a
+  where a.pid = any (p_pids)
+)
+select
+  s.pid,
+  jsonb_build_object(
+    'call', s.call,
+    'work', coalesce(
+      'It runs ' || s.call || coalesce(' and waits (' || s.wait_event || ')', ''),
+      format('Job %s has opened a session with pid %s, in this or another database', o.owner, s.pid)
+    ),
+    'triggers', case when s.call is not null then queue.own_triggers() end,
+    'owner', o.owner,
+    'owner_call', o.owner_call
+  )
+from sessions as s
+left join queue.session_owners(
+  array(select n.pid from sessions as n where n.call is null)
+) as o on o.pid = s.pid
+where num_nonnulls(s.call, o.owner) > 0
+$$;
+
+drop function queue.locks_on(uuid[],timestamp with time zone);
+
+-- Return the database sessions that have locked the rows of the jobs p_ids. A database session is
+-- returned only if its transaction has been open for at least two seconds. If a session that has
+-- locked a row waits for another session, return it as `locker`, and as `pid` the last session in
+-- the chain of waits, which must end first. The xmax of a row identifies the transaction that has
+-- locked the row (supabase/DECISIONS.md).
+create or replace function queue.locks_on(p_ids uuid[], p_now timestamptz)
+returns table (job_id uuid, pid integer, since timestamptz, application text, locker integer)
+language sql stable
+set search_path = ''
+as $$
+select distinct on (j.id)
+  j.id,
+  a.pid,
+  s.since,
+  a.application_name,
+  nullif(l.pid, a.pid)
+from public.jobs as j
+join pg_catalog.pg_locks as l on l.transactionid = j.xmax
+cross join lateral queue.last_blocker(l.pid) as b (pid)
+join pg_catalog.pg_stat_activity as a on a.pid = b.pid
+cross join lateral coalesce(a.xact_start, a.state_change) as s (since)
+where j.id = any (p_ids)
+  and j.xmax <> '0'::xid
+  and l.locktype = 'transactionid'
+  and l.granted
+  and l.pid <> pg_backend_pid()
+  and s.since <= p_now - interval '2 seconds'
+order by j.id, s.since
+$$;
+
 -- Return the kind, code and cause of a job's last error. queue.error_of classifies the error by its
 -- exception type and its code, never by its message.
 -- kind: Kind of the error, for example 'timeout'. The row failed:timeout of queue.guidance has the
@@ -2178,8 +2321,7 @@ select
       case
         when e.type = 'WorkerLost' then concat_ws(':', 'lost', case
           when e.evidence ->> 'signal' = 'SIGKILL' then 'kill'
-          when e.evidence ->> 'signal' = 'SIGABRT' then 'abort'
-          when e.evidence ->> 'signal' ~ '^SIG(SEGV|BUS|FPE|ILL)$' then 'fault'
+          when e.evidence ->> 'signal' ~ '^SIG(SEGV|ABRT|BUS|FPE|ILL)$' then 'fault'
           when e.evidence ? 'signal' then 'signal'
           -- only the worker's watchdog writes stacks without a signal
           when e.evidence ?& '{exit_code,stack}' then 'blocked'
@@ -2237,7 +2379,7 @@ select
             and coalesce(e.sqlstate, e.errno) is null
           then 'unavailable'
         when e.type ~ '[.](ContentType|JSONDecode)Error$' then 'json'
-        when e.type ^@ 'minutehand.ai.errors.'
+        when e.type ^@ 'minutehand.ai.errors.' and e.data ->> 'hope' is distinct from 'none'
             -- `ask_for` raises ProcessorError with these codes
             or e.data ->> 'code' ~ '^(input_refused|answer_(unusable|too_long))$'
               and e.type ~ '^minutehand[.].*ProcessorError$'
@@ -2325,6 +2467,7 @@ declare
   v_snoozes constant jsonb := queue.snoozes_of(p_job); -- null unless a snooze ended the last attempt
   v_snoozed jsonb;
   v_found jsonb;
+  v_data jsonb; -- the data of v_found, without what the caller may not see
   v_held jsonb;
   v_error record;
   v_revoked_at timestamptz; -- null while workers can call
@@ -2342,7 +2485,10 @@ begin
         when p_job.status = 'processing' and p_lock ->> 'effect' is null
           then '{"effect": "it cannot end"}'::jsonb
         else '{}'
-      end
+      end || coalesce(
+        (select w.data from queue.session_work(array[(p_lock -> 'pid')::integer]) as w),
+        '{}'
+      )
     )
   end;
   if v_found ->> 'reason' = 'no_worker' then
@@ -2417,7 +2563,6 @@ begin
       when v_found ->> 'reason' in ('failed', 'backing_off') then v_error.cause
     end
   ) || v_found;
-  v_found := jsonb_set(v_found, '{data}', (v_found -> 'data') || coalesce(v_snoozes, '{}'));
   v_revoked_at := case
     when p_job.status in ('pending', 'processing') or v_found ->> 'reason' = 'sleeping'
       then queue.revoked_for(
@@ -2430,39 +2575,31 @@ begin
   if current_setting('default_transaction_read_only')::boolean and p_job.finished_at is null then
     v_found := jsonb_set(v_found, '{data,is_read_only}', '""');
   end if;
+  v_data := (v_found -> 'data') || coalesce(v_snoozes, '{}');
   if not (p_is_open or queue.is_manager(p_job.workspace_id)) then -- as job_attempts
-    v_found := jsonb_set(
-      v_found,
-      '{data}',
-      (v_found -> 'data') - '{code,stack,triggers}'::text[]
-    );
-  end if;
-  if not p_is_open and v_found #>> '{data,owner}' <> '' and not exists (
-    select from queue.leases as l
-    where l.job_id = (v_found #>> '{data,owner}')::uuid and l.workspace_id = p_job.workspace_id
-  ) then
-    v_found := v_found || jsonb_build_object(
-      'data',
-      (v_found -> 'data') - '{work,owner,owner_call}'::text[]
-        || '{"call": "a job of another workspace"}'
-    );
+    v_data := v_data - '{code,stack,triggers}'::text[];
   end if;
   if not p_is_open then -- hide the names of others from members
-    v_found := v_found || jsonb_build_object(
-      'data', (v_found -> 'data')
-        - '{application,lacked,not_granted}'::text[]
-        || jsonb_build_object('a_right', case
-          when coalesce(v_found #>> '{data,lacked}', v_found #>> '{data,not_granted}') <> ''
-            then 'a right in the database'
-        end) || case
-        when v_found -> 'data' ? 'paused_by' then jsonb_build_object(
-          'paused_by',
-          queue.shown_person(v_found #>> '{data,paused_by}', p_job.workspace_id)
-        )
-        else '{}'
-      end
-    );
+    if v_data ->> 'owner' <> '' and not exists (
+      select from queue.leases as l
+      where l.job_id = (v_data ->> 'owner')::uuid and l.workspace_id = p_job.workspace_id
+    ) then
+      v_data := v_data - '{work,owner,owner_call}'::text[]
+        || '{"call": "a job of another workspace"}';
+    end if;
+    if v_data ? 'paused_by' then
+      v_data := v_data || jsonb_build_object(
+        'paused_by',
+        queue.shown_person(v_data ->> 'paused_by', p_job.workspace_id)
+      );
+    end if;
+    v_data := v_data - '{application,lacked,not_granted}'::text[]
+      || jsonb_build_object('a_right', case
+        when coalesce(v_data ->> 'lacked', v_data ->> 'not_granted') <> ''
+          then 'a right in the database'
+      end);
   end if;
+  v_found := v_found || jsonb_build_object('data', v_data);
   if v_found ->> 'reason'
       ~ '^(scheduled|snoozed|backing_off|sleeping|due|rate_limited|suspect)$'
     then
@@ -2529,7 +2666,7 @@ begin
   v_more := coalesce(v_more, '[]')
     || (v_left -> 'next')
     || (v_recursion -> 'next')
-    || (v_snoozed -> 'next')
+    || case when v_found ->> 'reason' = 'snoozed' then v_snoozed -> 'next' else '[]' end
     || coalesce(v_stopped -> 'next', '[]')
     || case
       when v_found ->> 'reason' in ('failed', 'backing_off')
@@ -2553,11 +2690,11 @@ begin
           from public.jobs as h
           cross join lateral queue.pulse_of(h, p_now) as p
           where h.id = any (array[(v_held #>> '{holder,job_id}')::uuid])
-            and v_held ->> 'kind' in ('key', 'limit', 'slots')
             and num_nonnulls(
               p ->> 'is_silent',
               p ->> 'advances',
               p ->> 'late_since',
+              p ->> 'unstored_since',
               p ->> 'unreported_since'
             ) > 0
         )
@@ -2575,8 +2712,10 @@ begin
   );
   v_found := v_found || jsonb_build_object(
     'next', case
-      when v_more <> '[]'
-        then v_more || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")')
+      when v_more || (v_snoozed -> 'next') <> '[]'
+        then v_more
+          || jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind == "act")')
+          || case when v_found ->> 'reason' = 'snoozed' then '[]' else v_snoozed -> 'next' end
       when jsonb_array_length(v_found -> 'next') > 1
         then jsonb_path_query_array(v_found -> 'next', '$[*] ? (@.kind != "none")')
       else v_found -> 'next'
@@ -2654,7 +2793,8 @@ set search_path = ''
 as $$
 select jsonb_build_object(
   'job_type', p_job.job_type,
-  'own_type', case when not queue.is_internal(p_job.job_type) then p_job.job_type end,
+  'own_type', case when not i.is_internal then p_job.job_type end,
+  'is_movable', case when not i.is_internal and p_job.priority > 0 then '' end,
   'own_key', left(p_job.concurrency_key, 100),
   'queue', p_job.queue,
   'finished_at', p_job.finished_at,
@@ -2715,6 +2855,7 @@ select jsonb_build_object(
   end,
   'signal', p_job.error_data -> 'signal',
   'peak_mb', p_job.error_data #> '{evidence,memory_mb}',
+  'is_abort', case when p_job.error_data #>> '{evidence,signal}' = 'SIGABRT' then '' end,
   'cancelled_for', case
     when p_job.error_data @> '{"type": "Cancelled"}' and not p_job.error_data ? 'reason'
       then left(p_job.error_message, 300)
@@ -2790,14 +2931,23 @@ select jsonb_build_object(
   'others', p_held #> '{holder,others}',
   'held_since', p_held -> 'since'
 )
-from (
+from queue.is_internal(p_job.job_type) as i (is_internal)
+cross join lateral (
   select f.id, queue.retried_after(f.id, p_job.id) as retried
   from (
     values (case
       when p_job.error_data ->> 'type' = 'minutehand.worker.context.ChildrenFailed'
         then coalesce(
           queue.blocking_descendant(p_job.id, true),
-          queue.cancelled_child(p_job.id, p_job.error_data #> '{data,failed}')
+          (
+            select j.id
+            from public.jobs as j
+            where j.parent_id = p_job.id
+              and j.status = 'cancelled'
+              and p_job.error_data #> '{data,failed}' ? j.id::text
+            order by j.id
+            limit 1
+          )
         )
     end)
   ) as f (id)
@@ -2845,6 +2995,54 @@ cross join lateral ( -- a table of the project may have the name of a table of t
   ) as k (is_own)
   where t.relname = substring(g.object from '^(?:table|view|sequence) (.+)')
 ) as o
+$$;
+
+-- Explain a job that the caller may see, as for public.explain_job.
+create or replace function queue.explain_visible(p_job_id uuid, p_now timestamptz)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_lock jsonb;
+begin
+  if v_job.status = 'pending' then
+    perform queue.take_call_slot(); -- take a slot, because the call counts the jobs ahead
+  end if;
+  -- in a read-only session, ignore locks of other sessions, because a read-only session cannot try
+  -- to lock the job's row
+  if v_job.finished_at is null and not current_setting('transaction_read_only')::boolean then
+    select to_jsonb(l) into v_lock
+    from queue.locks_on(array[p_job_id], p_now) as l;
+  end if;
+  if v_lock is not null then
+    perform from public.jobs
+    where id = p_job_id
+    for no key update skip locked;
+    -- If this session can also lock the job's row, the lock of the other session comes from a
+    -- foreign key check. A lock of a foreign key check does not keep workers from leasing the job.
+    v_lock := case when not found then v_lock end;
+  end if;
+  if v_lock is null and v_job.finished_at is null then
+    select to_jsonb(o) into v_lock
+    from (
+      select
+        l.*,
+        a.xact_start as since,
+        a.application_name as application
+      from queue.table_locks() as l
+      join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+      where a.xact_start <= p_now - interval '2 seconds'
+      order by a.xact_start
+      limit 1
+    ) as o;
+  end if;
+  return ( -- read the job and its wait in one statement, because a worker may change both
+    select queue.explain(j, v_lock, queue.live_workers(p_now), p_now)
+    from queue.visible_job(p_job_id) as j
+  );
+end;
 $$;
 
 drop function queue.run_times(uuid,text,timestamp with time zone);
@@ -3130,6 +3328,62 @@ select jsonb_object_agg(
     )
   )
 from causes as c
+$$;
+
+-- Return a finding for each database session for whose lock other sessions wait, or that has locked
+-- a table of the engine. The session's transaction, or the first wait, must have lasted for ten
+-- seconds. The finding begins with the transaction, because a call that waits is repeated. Members
+-- of a workspace do not see sessions.
+create or replace function queue.findings_of_locks(p_workspace_id uuid, p_now timestamptz)
+returns setof queue.finding
+language sql stable
+set search_path = ''
+as $$
+with waits as materialized (
+  (
+    select
+      a.query_start as since,
+      queue.last_blocker(a.pid) as pid,
+      null as locked,
+      null as effect
+    from pg_catalog.pg_stat_activity as a
+    where a.datname = current_database()
+      and a.wait_event_type = 'Lock'
+      and a.query_start <= p_now - interval '1 second'
+    limit 20
+  )
+  union all
+  -- calls of people wait for at most two seconds, so no waiting session may show this lock
+  select a.xact_start, a.pid, l.locked, l.effect
+  from queue.table_locks() as l
+  join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+)
+select
+  'warn',
+  case when p_workspace_id is null then 'blocking_session' else 'service_locked' end,
+  coalesce(h.xact_start, min(w.since)),
+  case
+    when p_workspace_id is null then format(
+      '%s (pid %s) is %s',
+      coalesce(nullif(h.application_name, ''), h.usename, h.backend_type),
+      h.pid,
+      coalesce(h.state, 'active')
+    )
+  end,
+  jsonb_build_object(
+    'pid', h.pid,
+    'waiting', count(*),
+    'locked', (min(array[w.locked, w.effect]))[1],
+    'effect', (min(array[w.locked, w.effect]))[2],
+    'began_at', h.xact_start
+  ) || coalesce((array_agg(k.data))[1], '{}')
+from waits as w
+join pg_catalog.pg_stat_activity as h
+  on h.pid = w.pid and h.wait_event_type is distinct from 'Lock'
+left join queue.session_work(array(select distinct o.pid from waits as o)) as k on k.pid = h.pid
+group by h.pid, h.application_name, h.usename, h.backend_type, h.state, h.xact_start
+having coalesce(h.xact_start, min(w.since)) <= p_now - interval '10 seconds'
+  and (p_workspace_id is null or max(w.locked) is not null)
 $$;
 
 -- Return findings about workers, due jobs, the database and maintenance. A transaction that has
@@ -3461,14 +3715,7 @@ begin
             else 'readers of events wait until it ends'
           end
         ),
-        jsonb_build_object(
-          'pid', o.pid,
-          'call', w.call,
-          'work', w.work,
-          'triggers', w.triggers,
-          'owner', w.owner,
-          'owner_call', w.owner_call
-        )
+        jsonb_build_object('pid', o.pid) || coalesce(w.data, '{}')
       from longest as o
       left join queue.session_work(array(select l.pid from longest as l)) as w on w.pid = o.pid
     );
@@ -3934,8 +4181,383 @@ from (
 having count(*) > 0
 $$;
 
+create or replace function public.explain_queue(p_workspace_id uuid default null)
+returns jsonb
+language plpgsql stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+set timezone = 'UTC'
+as $$ -- sentences show times in UTC
+declare
+  v_now constant timestamptz := queue.clock();
+  v_seen_at timestamptz;
+  v_backlog jsonb;
+  v_findings jsonb;
+  v_attention jsonb;
+begin
+  perform queue.refuse_revoked();
+  perform queue.may_read(p_workspace_id, p_reads_much => true);
+  if exists (select from queue.table_locks() as l where l.mode = 'AccessExclusiveLock') then
+    -- report only the session that must end, because all reads of the table would wait for it
+    select jsonb_agg(
+      to_jsonb(f) - 'data' || jsonb_build_object('key', f.reason) || queue.render_guidance(
+        f.reason,
+        f.data || jsonb_build_object('since', f.since)
+      )
+    )
+    into v_findings
+    from queue.findings_of_locks(p_workspace_id, v_now) as f;
+    if v_findings is not null then
+      return jsonb_build_object(
+        'now', v_now,
+        'verdict', 'warn',
+        'findings', v_findings,
+        'attention', '[]'::jsonb,
+        'holders', '[]'::jsonb,
+        'backlog', '{"jobs": null, "detail": "unknown: a table of the queue is locked"}'::jsonb,
+        'last_tick_seconds', null
+      );
+    end if;
+  end if;
+  v_seen_at := queue.last_call();
+  v_backlog := queue.backlog(
+    p_workspace_id,
+    v_now,
+    case
+      when not (queue.is_operator() or queue.is_manager(p_workspace_id)) then queue.caller()
+    end
+  );
+  if p_workspace_id is null then
+    -- also use the age of due jobs in queue.deferred, because maintenance makes these jobs ready
+    -- only while workers run
+    v_backlog := v_backlog || jsonb_build_object(
+      'oldest_due_seconds', greatest(
+        (v_backlog ->> 'oldest_due_seconds')::numeric,
+        (
+          select extract(epoch from v_now - min(d.run_at))
+          from queue.deferred as d
+          where d.run_at <= v_now - interval '10 seconds'
+        )
+      )
+    );
+  end if;
+  select jsonb_agg(
+    jsonb_build_object(
+      'verdict', f.verdict,
+      'reason', f.reason,
+      'key', k.key,
+      'since', f.since,
+      'cause', f.cause
+    ) || (
+      select jsonb_object_agg(n.name, f.data -> n.name)
+      from unnest(
+        '{jobs,silent,unserved,next_at,completed,completed_until}'::text[]
+      ) as n (name)
+    ) || g.said
+      || jsonb_build_object('next', coalesce(f.data -> 'advice', '[]') || (g.said -> 'next'))
+    order by f.verdict <> 'fail', (f.data ->> 'jobs')::integer desc nulls last, f.reason
+  ), jsonb_path_query_array(
+    coalesce(jsonb_agg(f.data -> 'attention') filter (where f.data ? 'attention'), '[]'),
+    '$[*][*]'
+  )
+  into v_findings, v_attention
+  from (
+    select *
+    from queue.findings_of_queue(p_workspace_id, v_now, v_backlog, v_seen_at)
+    union all
+    select *
+    from queue.findings_of_locks(p_workspace_id, v_now)
+    union all
+    -- members of a workspace do not see the size of the database
+    select
+      d.verdict,
+      case when p_workspace_id is null then d.reason else 'service_full' end,
+      d.since,
+      case when p_workspace_id is null then d.cause end,
+      d.data
+    from queue.findings_of_disk() as d
+    where p_workspace_id is null or d.reason = 'disk_nearly_full'
+    union all
+    select *
+    from queue.findings_of_connections() as c
+    where p_workspace_id is null
+    union all
+    select *
+    from queue.findings_of_workspace(p_workspace_id, v_now)
+    union all
+    select *
+    from queue.findings_of_limits(p_workspace_id, v_now)
+    union all
+    select *
+    from queue.findings_of_deaths(p_workspace_id, v_now)
+    union all
+    select *
+    from queue.findings_of_apps(p_workspace_id)
+  ) as f
+  cross join concat_ws(
+    ' ',
+    f.reason,
+    coalesce(
+      f.data ->> 'queue',
+      f.data ->> 'schedule',
+      f.data ->> 'job_type',
+      f.data ->> 'workspace_id',
+      f.data ->> 'url',
+      f.data ->> 'worker_id',
+      f.data ->> 'function',
+      f.data ->> 'asked'
+    ),
+    f.data ->> 'print'
+  ) as k (key)
+  cross join lateral coalesce(
+    f.data -> 'said',
+    queue.render_guidance(
+      f.reason,
+      case
+        when f.data @> '{"jobs": 1}' then '{"count": "1 job", "wait": "has waited"}'
+        else jsonb_build_object(
+          'count', (f.data ->> 'jobs') || ' jobs',
+          'wait', 'wait, the oldest',
+          'many', f.data -> 'job_type'
+        )
+      end || f.data || jsonb_build_object(
+        'since', f.since,
+        -- the sentences about one of all workspaces name the workspace
+        'which', case when p_workspace_id is null then f.data -> 'workspace_id' end
+      )
+    )
+  ) as g (said);
+  return jsonb_build_object(
+    'now', v_now,
+    'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
+    'findings', coalesce(v_findings, '[]'),
+    'attention', v_backlog -> 'attention' || v_attention
+      || queue.recent_failures(p_workspace_id, v_now),
+    'holders', queue.holders(p_workspace_id, null, v_now),
+    'backlog', v_backlog - 'attention',
+    'last_tick_seconds', extract(epoch from v_now - v_seen_at)
+  );
+end;
+$$;
+
+comment on function public.explain_queue is
+  'Findings, worst first, and holders for which jobs wait, most jobs first: {now, verdict, '
+  'findings: [{verdict, reason, key, sentence, since, cause, jobs, silent, unserved, next_at, '
+  'completed, completed_until, next: [{kind, words, command, path, guess}]}], attention: '
+  '[{workspace_id, kind, job_type, jobs, more, job_ids, since, error, print, next, nearest, seen, '
+  'reason}], holders: [{jobs, more, since, kind, reason, sentence, cause, next, holder, job_id, '
+  'job_types, keys}], backlog, last_tick_seconds}. silent: time of the last update of each silent '
+  'job. unserved: job types that no worker serves. completed: jobs of a type with retries that '
+  'completed in the last hour. completed_until: time after which none was counted. attention: up '
+  'to 200 ids of jobs that are silent, have no_worker, are retrying or failed in the last hour. '
+  'print: identifies the error, and ends the key of a finding about it. Only operators may omit '
+  'p_workspace_id.';
+
+-- Store pieces of output, and publish them to the clients that follow the job. The caller must have
+-- locked the leases of the jobs. A piece of output is a JSON object with the keys stream, attempt,
+-- start (its offset), step, and either text or items. If an earlier report stored the beginning of
+-- a piece, store only the remainder. A piece that exceeds the job's byte limit, or that would begin
+-- a 21st stream with output, is not stored. After a piece that was not stored, later pieces of the
+-- stream are not stored either, so that the stream has no gap.
+create or replace function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_most constant bigint := queue.setting('output_max_bytes')::bigint;
+  v_piece record;
+  v_job uuid;
+  v_bytes bigint; -- bytes that the job has stored, or null before they are counted
+  v_last record; -- last stored piece of the stream
+  v_known integer; -- end of the stored stream
+  v_text text;
+  v_list jsonb;
+  v_size integer;
+  v_grown bigint; -- bytes that the piece adds
+  v_changes queue.change[] := '{}';
+begin
+  for v_piece in
+    select
+      l.job_id,
+      l.workspace_id,
+      l.output_bytes,
+      j.session_id,
+      p.value ->> 'stream' as stream,
+      (p.value ->> 'attempt')::integer as attempt,
+      (p.value ->> 'start')::integer as start,
+      p.value ->> 'step' as step,
+      p.value ->> 'text' as text,
+      nullif(p.value -> 'items', 'null') as items
+    from unnest(p_items) as i
+    join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
+    join public.jobs as j on j.id = l.job_id
+    cross join lateral jsonb_array_elements(
+      i.output
+    ) with ordinality as p (value, n)
+    order by l.job_id, p.n
+  loop
+    if v_job is distinct from v_piece.job_id then
+      v_job := v_piece.job_id;
+      v_bytes := v_piece.output_bytes;
+    end if;
+    select o.attempt, o.end_offset into v_last
+    from queue.output as o
+    where o.job_id = v_job and o.stream = v_piece.stream
+    order by o.attempt desc, o.end_offset desc
+    limit 1;
+    continue when v_piece.attempt < v_last.attempt;
+    v_known := case v_last.attempt
+      when v_piece.attempt then v_last.end_offset
+      else 0
+    end;
+    v_text := substr(v_piece.text, v_known - v_piece.start + 1);
+    v_list := jsonb_path_query_array(
+      v_piece.items,
+      '$[$known to last]',
+      jsonb_build_object('known', greatest(0, v_known - v_piece.start))
+    );
+    v_size := coalesce(char_length(v_text), jsonb_array_length(v_list), 0);
+    continue when v_piece.start > v_known
+      or v_size = 0 and v_piece.attempt = v_last.attempt;
+    if v_piece.attempt > v_last.attempt then
+      perform queue.drop_output(v_job, v_piece.stream);
+      v_bytes := null;
+    end if;
+    continue when v_last.attempt is null
+      and (
+        select count(*)
+        from queue.stream_ends(v_job) as e
+        where v_size = 0 or e.end_offset > 0
+      ) >= 20;
+    v_bytes := coalesce(v_bytes, queue.output_bytes(v_job));
+    v_grown := coalesce(octet_length(coalesce(v_text, v_list::text)), 0);
+    continue when v_bytes + v_grown > v_most;
+    v_bytes := v_bytes + v_grown;
+    insert into queue.pieces (
+      job_id, stream, attempt, end_offset, step, text, items, first_at, last_at
+    )
+    values (
+      v_job, v_piece.stream, v_piece.attempt, v_known
+        + v_size, v_piece.step, v_text, v_list, p_now, p_now
+    );
+    update queue.leases
+    set output_bytes = v_bytes
+    where job_id = v_job;
+    v_changes := v_changes || row(
+      v_piece.workspace_id,
+      v_piece.session_id,
+      'job.output',
+      jsonb_strip_nulls(jsonb_build_object(
+        'stream', v_piece.stream,
+        'attempt', v_piece.attempt,
+        'from', v_known,
+        'next', v_known + v_size,
+        -- the message omits texts and items of more than 8,000 bytes, which followers read from the
+        -- database
+        'text', case when octet_length(v_text) <= 8000 then v_text end,
+        'items', case when pg_column_size(v_list) <= 8000 then v_list end
+      )),
+      array[v_job],
+      array[null::integer],
+      p_now
+    )::queue.change;
+  end loop;
+  perform queue.publish(v_changes, p_now) where v_changes <> '{}';
+end;
+$$;
+
+-- Return the state of a job's output, which a worker receives in the response to its report.
+-- null: The worker's report contained no output.
+-- refused: The engine did not store a part of the output.
+-- followed: At least one client follows the job or its session.
+-- unfollowed: No client follows the job or its session. If no client follows the job, the worker
+--   collects output for a longer time before it reports again.
+create or replace function queue.output_state(p_item queue.worker_item, p_job public.jobs)
+returns text
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_topics constant text[] := array[
+    'job:' || p_job.id,
+    'session:' || p_job.session_id
+  ];
+begin
+  if p_item.output is null or p_job.id is null then
+    return null;
+  end if;
+  return case
+    when exists (
+      select from jsonb_array_elements(p_item.output) as p
+      where not exists (
+        select from queue.output as o
+        where o.job_id = p_job.id
+          and o.stream = p ->> 'stream'
+          and o.attempt >= (p ->> 'attempt')::integer
+          and o.end_offset >= (p ->> 'start')::integer + coalesce(
+            char_length(p ->> 'text'),
+            jsonb_array_length(nullif(p -> 'items', 'null')),
+            0
+          )
+      )
+        and p ->> 'text' is distinct from ''
+    ) then 'refused'
+    when exists (select from queue.followers as f where f.topic = any (v_topics))
+        or exists (
+          select from queue.streamed_topics as s
+          where s.topic = any (v_topics) and s.expires_at > clock_timestamp()
+        )
+      then 'followed'
+    else 'unfollowed'
+  end;
+exception when data_exception then
+  return 'refused';
+end;
+$$;
+
+-- For each stream of a job, return the number of the last attempt that wrote to the stream, and the
+-- offset at the end of the output of this attempt.
+create or replace function queue.stream_ends(p_job_id uuid)
+returns table (stream text, attempt integer, end_offset integer)
+language plpgsql stable
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  return query
+    with recursive ends as (
+      (
+        select o.stream, o.attempt, o.end_offset
+        from queue.output as o
+        where o.job_id = p_job_id
+        order by o.stream desc, o.attempt desc, o.end_offset desc
+        limit 1
+      )
+      union all
+      select l.stream, l.attempt, l.end_offset
+      from ends as e
+      cross join lateral (
+        select o.stream, o.attempt, o.end_offset
+        from queue.output as o
+        where o.job_id = p_job_id and o.stream < e.stream
+        order by o.stream desc, o.attempt desc, o.end_offset desc
+        limit 1
+      ) as l
+    )
+    select e.stream, e.attempt, e.end_offset
+    from ends as e
+    limit 40; -- 20 with output, and 20 to which nothing was written
+end;
+$$;
+
 select queue.close_tables();
 
 -- Revoke the right of all roles to execute private functions. Rights of single roles remain,
 -- because policies, column defaults and guests need them.
 revoke execute on all functions in schema queue from public;
+
+drop function queue.cancelled_child(uuid,jsonb);
