@@ -1499,9 +1499,9 @@ from (
       ),
       (
         'lock',
-        'It waited too long for a lock of another session ({code}). If this returns, run '
-          '`minutehand status` during the wait, which can name the session. End that session if no '
-          'one needs it.'
+        'It waited too long for a lock of another session ({code}). If this returns, its '
+          'explanation or `minutehand status` can name the session while an attempt runs. End that '
+          'session if no one needs it.'
       ),
       (
         'lock:file',
@@ -1556,8 +1556,8 @@ from (
       (
         'statement',
         'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
-          '`statement_timeout`. If it waits for a lock, run `minutehand status` during the wait, '
-          'which can name the session to end.'
+          '`statement_timeout`. If it waits for a lock, its explanation or `minutehand '
+          'status` can name the session to end while an attempt runs.'
       ),
       (
         'rate',
@@ -2139,7 +2139,7 @@ from (
         'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.]',
       'If they still work, start another worker, or give the workers more slots: '
         '`WORKER_THREADS` for functions without `async`, otherwise `WORKER_CONCURRENCY`.',
-      'doctor',
+      'workers',
       '/overview'
     ),
     (
@@ -2189,8 +2189,9 @@ from (
       'read_only',
       'The database rejects writes, because default_transaction_read_only is on.[ The disk is '
         '{percent} % full, and Supabase sets it when the disk is full.]',
-      '[Run `begin; set transaction read write; {reset}; commit`. If the dashboard of Supabase '
-        'shows a full disk, enlarge the disk first.|See in the dashboard of Supabase whether the '
+      '[Run `begin; set transaction read write; {reset}; commit`, then restart the workers and '
+        'the project, because open sessions stay read-only. If the dashboard of Supabase shows a '
+        'full disk, enlarge the disk first.|See in the dashboard of Supabase whether the '
         'disk is full. If it is, enlarge it. Otherwise turn default_transaction_read_only off, '
         'whose value comes from the {source}.|Free the disk{is_full}. Run `begin; set transaction '
         'read write; select public.set_settings(''{"retention_days": {"completed": 7, '
@@ -2487,7 +2488,8 @@ from (
     values
       (
         'completed',
-        'It completed at {finished_at}.[ No output was written to its stream {empty_streams}.]'
+        'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
+          '[ No output was written to its stream {empty_streams}.]'
       ),
       (
         'backing_off',
@@ -2554,7 +2556,8 @@ from (
         'A session (pid [{locker}) has locked its row, and waits for the session with pid {pid}, '
           'whose transaction has been open|{pid}) has locked the table {locked} in an open '
           'transaction|{pid}) has locked its row in an open transaction] since {held_since}, so '
-          '[{effect}|it can neither start nor end].[ {work}.]'
+          '[{effect}|it can neither start nor end].[ Session {pid} belongs to {application}.]'
+          '[ {work}.]'
       ),
       (
         'open_transaction',
@@ -3381,6 +3384,13 @@ begin
           select string_agg(left(e.stream, 100), ', ' order by e.stream)
           from queue.stream_ends(p_job.id) as e
           where p_job.status = 'completed' and e.end_offset = 0
+        ), 'unanswered', (
+          select string_agg(w.name, ', ' order by w.created_at)
+          from queue.steps as w
+          where p_job.status = 'completed'
+            and w.job_id = p_job.id
+            and w.kind = 'ask'
+            and w.value @> '{"timed_out": true}'
         )))
     );
   end if;
@@ -3926,7 +3936,7 @@ select distinct on (j.id)
   j.id,
   a.pid,
   s.since,
-  a.application_name,
+  nullif(a.application_name, ''),
   nullif(l.pid, a.pid)
 from public.jobs as j
 join pg_catalog.pg_locks as l on l.transactionid = j.xmax
@@ -5058,7 +5068,7 @@ begin
       select
         l.*,
         a.xact_start as since,
-        a.application_name as application
+        nullif(a.application_name, '') as application
       from queue.table_locks() as l
       join pg_catalog.pg_stat_activity as a on a.pid = l.pid
       where a.xact_start <= p_now - interval '2 seconds'

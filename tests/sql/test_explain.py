@@ -1171,13 +1171,18 @@ def test_every_reason_says_what_to_do_next(engine: Engine) -> None:
                 assert said is None or re.fullmatch(r"(?!.*(\{\w+\}|[:(,] ?[.)]))\S.*", said), said
 
 
-def test_a_completed_job_names_its_streams_without_output(engine: Engine) -> None:
+def test_a_completed_job_names_what_is_missing(engine: Engine) -> None:
+    """These are answers that did not come in time, and the output of streams."""
     job_id, lease = engine.start()
+    engine.suspend(lease, "approve", kind="ask", prompt="Send it?", until=later(engine, 5))
+    engine.elapse(10)
+    [lease] = engine.lease()
     engine.say(lease, piece(""), piece("") | {"stream": "notes"}, piece("word"))
     engine.settle(lease)
     for _ in range(2):  # maintenance joins the pieces of an ended job
         sentence = engine.sentence(job_id)
-        assert sentence.endswith(". No output was written to its stream notes."), sentence
+        missing = "No answer came in time for its question approve. No output was written to its"
+        assert sentence.endswith(f". {missing} stream notes."), sentence
         engine.elapse(120)
 
 
@@ -1312,7 +1317,7 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         assert "so it cannot end" in said["sentence"]
         assert said["held_by"]["holder"] == {"pid": pid}
         assert "foreign host" not in str(said)
-        assert "foreign host" in str(engine.explain(runs))
+        assert f"Session {pid} belongs to psql on a foreign host." in engine.sentence(runs)
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
 

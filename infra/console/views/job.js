@@ -351,7 +351,7 @@ const PACE = /It has run since .*? or less\. ?/;
 const RUN = /It has run since \S+ \S+\. ?/;
 
 /** The place in a step, which the sentence about a silent job has too. */
-const PLACE = /the call (?:in|at) .*?(?= waits)/;
+const PLACE = /the call (?:in|at) \S+/;
 
 function Explained({ explained, job, update, pace, remedies }) {
   const box = useFocusKeeper();
