@@ -1898,16 +1898,19 @@ from (
         '{silent}, since {sign}|Silent for {silent}|Last known update {age} ago ({last})|Last '
         'known update {age} ago|Worker {worker_id} has been running it since {leased_at}][, '
         '{seen}][, waiting for {program}].[ It has run since {run_since}.][ In the last 24 hours, '
-        '{sample} of its type ran for {most} or less.][ {alike} running jobs of its type are '
-        'silent at this line.][ The last recorded call of its worker was at {missed_since}.| The '
-        'worker has not renewed its lease since {late_since}.| Its worker last reported at '
-        '{reported_at}.| Its worker has not reported on it since {unreported_since}.|][ The key of '
-        'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
-        '{key_revoked_at}.|][ {death}. It runs with {beside} of them and nothing else.| {death}. '
-        'It runs alone.|][ An earlier process of it ended while {killer} ran in it.][ The role '
-        'job_worker lacks a right (`{not_granted}`), so its outcome is not stored.| Its worker '
-        'lacks {a_right}, so its outcome is not stored.|][ One call of its processor runs it and '
-        '{batched}.| It waits for {next_call}.|][ Its own code has blocked the event loop of the '
+        '{sample} of its type ran for {most} or less.][ It has run {longer} times longer than '
+        'usual, but it makes progress; at this pace it ends about {paced_end_at}{in_time}.| It has '
+        'run {longer} times longer than usual, but it makes progress.|][ {alike} running '
+        'jobs of its type are silent at this line.][ The last recorded call of its worker was at '
+        '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
+        'last reported at {reported_at}.| Its worker has not reported on it since '
+        '{unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The key of the '
+        'worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of them and '
+        'nothing else.| {death}. It runs alone.|][ An earlier process of it ended while {killer} '
+        'ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
+        'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
+        'processor runs it and {batched}.| It waits for {next_call}.|][ Its own code has '
+        'blocked the event loop of the '
         'worker for {blocked} within a minute.][ {loop_owner} of the same process has blocked its '
         'event loop for {loop_blocked} within a minute.][ Its child {kept_child} waits for a slot '
         'or limit that it uses.][ Its database session (pid {pid}) waits for a lock of the session '
@@ -1929,13 +1932,13 @@ from (
         '{place}, and run it with `asyncio.to_thread`, or write the processor without '
         '`async`.|Follow the advice of '
         'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
-        'in worker {stuck_in}, and each retry can leave one more.|{end_wait} Then cancel and retry '
-        'the job if it hangs.{kept} Then give the type a `timeout` below {shorter} if such calls '
-        'should end earlier.|{end_wait} Then cancel and retry the job if it hangs.{kept}|See '
-        'whether {advances}. Cancel it if not.|If {usual} should suffice, check the code at '
-        '{place}.|If worker {worker_id} has not reported on it by {unreported_until}, see its '
-        'log.|Nothing to do.][ Check whether these triggers of jobs or logs take long: '
-        '{triggers}.]',
+        'in worker {stuck_in}, and each retry can leave one more.|{end_wait} {restart}{kept} '
+        'Then give the type a `timeout` below {shorter} if such calls should end '
+        'earlier.|{end_wait} {restart}{kept}|If that is not expected{is_longer}, see what it does; '
+        'cancel it if it is of no use.|See whether {advances}. Cancel it if not.|If {usual} '
+        'should suffice, check the code at {place}.|If worker {worker_id} has not reported on it '
+        'by {unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs '
+        'or logs take long: {triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -2067,10 +2070,11 @@ from (
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
         'it again. Otherwise start its worker again. If one runs, check its key with '
-        'its file of settings (`-e`):|Otherwise, write '
-        '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
-        'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
-        'check its code and the key of its worker:|Each of these types needs its own step, which '
+        'its file of settings (`-e`):|Otherwise, start or deploy a worker that has '
+        '`@processor("{job_type}")`{is_near}. If one runs, see in its log why it does not serve '
+        'the type, and check its key:|Start or deploy a worker that has '
+        '`@processor("{job_type}")`. If one runs, see in its log why it does not serve the type, '
+        'and check its key:|Each of these types needs its own step, which '
         'the page of one of its jobs names. To check workers and their keys:]',
       'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
@@ -2379,12 +2383,13 @@ from (
     ),
     (
       'retrying_jobs',
-      '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
-        'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
-        '{last_at}|, the next due at {next_at}|].[ The next attempt is the last of '
-        '{last_jobs}.] The first job started at {since}.',
-      'Then run these jobs now, or wait for their next attempts.[ It is the last attempt of '
-        '{last_jobs}.]',
+      '[{at_least}]{count} of [{many} are|{job_type} is] retrying: {error}.[ Jobs of this type '
+        'that completed in the last hour: {completed}.] Attempts used: {used}[, the next due from '
+        '{next_at} to {last_at}|, the next due at {next_at}|].[ The next attempt is the '
+        'last{last_jobs}.] The first job started at {since}.',
+      '[{have} one attempt left: if it fails, the job fails for good. When the cause is gone, '
+        'run|Then run] [these jobs now, or wait for their next attempts{are_many}|the job now, or '
+        'wait for its next attempt].',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -2903,7 +2908,7 @@ $$;
 -- unreported_since: Time of the lease's last renewal, a minute ago or more.
 -- unstored_since, triggers: End of the processor, if its worker could not yet store the outcome,
 --   and queue.own_triggers().
--- end_wait: How to end the wait of a silent job, as text.
+-- end_wait, restart: How to end the wait of a silent job, and whether to retry it, as text.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, for 100 or more, and while the line of one of them is unknown.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
@@ -2928,6 +2933,10 @@ $$;
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
 --   run twice as long. Null for a job that is not silent also in its first minute.
+-- longer, is_longer: Ratio of the job's duration so far to these durations, if it is at least 10
+--   and the job makes progress, as text, and an empty text.
+-- paced_end_at, in_time: Estimated end of such a job, unless it has passed, and whether it is
+--   before the timeout, as text.
 -- is_long_running, advances: An empty text, and what to see, as text, if the job has run at least
 --   twice as long as these durations, and its progress does not predict its end.
 create function queue.pulse_of(p_job public.jobs, p_now timestamptz)
@@ -3033,6 +3042,31 @@ begin
         end,
         'is_long_running', left(a.advances, 0), -- for clients
         'advances', a.advances,
+        'longer', g.longer,
+        'is_longer', left(g.longer, 0),
+        'paced_end_at', case when g.longer <> '' and e.estimated_at > p_now then e.estimated_at end,
+        'in_time', case
+          when g.longer is null then null
+          when t.at > p_now then format(
+            ', %s its %s',
+            case when e.estimated_at < t.at then 'before' else 'after' end,
+            case
+              when p_job.deadline_at < t.at + interval '1 second' then 'deadline'
+              else 'timeout'
+            end
+          )
+          else ''
+        end,
+        'restart', case
+          when not p.is_silent then null
+          when r.ratio >= 10 then concat(
+            case when v_times ->> 'sample' ^@ '99 %' then '99 % of the' else 'All' end,
+            ' others of its type took ',
+            v_times ->> 'most',
+            ' or less, so it probably hangs: cancel and retry the job.'
+          )
+          else 'Then cancel and retry the job if it hangs.'
+        end,
         'reported_at', case when p.is_silent then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
         'kept', case
@@ -3165,7 +3199,8 @@ begin
           and o."to" between o."from" + 0.1 and 100
           and o.until >= o.since + interval '5 seconds'
           then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
-      end as estimated_at
+      end as estimated_at,
+      o."to" < o."from" + 0.1 and o.until >= o.since + interval '5 seconds' as is_stuck
       from jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
         as o (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
     ) as e
@@ -3179,6 +3214,19 @@ begin
           )
       end)
     ) as r (ratio)
+    cross join lateral (
+      values (case
+        when r.ratio >= 10
+            and not p.is_silent
+            and s.late_since is null
+            and (
+              u.last = 'output'
+              or u.last = 'progress' and e.is_stuck is not true
+              or e.estimated_at > p_now
+            )
+          then floor(r.ratio)::text
+      end)
+    ) as g (longer)
     cross join lateral (
       values (case
         when r.ratio >= 2 is not true or e.estimated_at > p_now then null

@@ -1193,7 +1193,13 @@ $$;
 -- exceeds both a minute and, if enough jobs of its type have ended, the duration of 99 % of these.
 -- If an operator pauses a queue or a job type for all workspaces, the pause is a finding in each
 -- workspace that has due jobs there.
-create function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
+-- p_failures: Groups of failed jobs, from queue.recent_failures. Fewer than three retrying jobs are
+--   a finding only if these groups have their workspace, type and error.
+create function queue.findings_of_workspace(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_failures jsonb
+)
 returns setof queue.finding
 language sql stable
 set search_path = ''
@@ -1337,6 +1343,10 @@ retrying as materialized (
     and not queue.is_internal(j.job_type)
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
+    or (j.workspace_id, j.job_type, queue.fingerprint(j.error_message, j.error_data)) in (
+      select f.workspace_id, f.job_type, f.print
+      from jsonb_to_recordset(p_failures) as f (workspace_id uuid, job_type text, print text)
+    )
   -- the largest groups of each workspace first, so that a workspace with many errors hides no other
   order by row_number() over (partition by j.workspace_id order by count(*) desc), count(*) desc
   limit 50 -- limits the response and its cost, because each group has advice
@@ -1351,10 +1361,6 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'last_jobs', coalesce(
-      (select 'each' where sum(r.last_jobs) = sum(r.jobs) and not bool_or(r.more)),
-      nullif(sum(r.last_jobs), 0) || ' of them'
-    ),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
@@ -1371,12 +1377,27 @@ select
       min(r.since),
       (select array_agg(w::queue.workers) from alive as w)
     )
-      || queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+      || queue.error_advice(
+        (array_agg(r.job_ids[1] order by r.next_at))[1],
+        nullif(sum(r.jobs), 1)::bigint -- the next step is to run it
+      ),
     'attention', jsonb_agg(
       to_jsonb(r) - '{next_at,last_at,is_due,fewest,most,least_allowed,most_allowed}'::text[]
     ),
     'at_least', case when bool_or(r.more) then 'At least ' end
   ) || case
+    when sum(r.last_jobs) = 0 then '{}'
+    when sum(r.last_jobs) < sum(r.jobs) or bool_or(r.more) then jsonb_build_object(
+      'last_jobs', format(' of %s of them', sum(r.last_jobs)),
+      'have', concat(
+        sum(r.last_jobs),
+        ' of them',
+        case sum(r.last_jobs) when 1 then ' has' else ' have' end
+      )
+    )
+    when sum(r.jobs) = 1 then '{"last_jobs": "", "have": "It has"}'
+    else '{"last_jobs": " of each", "have": "Each has"}'
+  end || case
     when bool_or(r.is_due) then '{}'
     else jsonb_build_object(
       'next_at', min(r.next_at),
@@ -2037,6 +2058,7 @@ declare
   v_now constant timestamptz := queue.clock();
   v_seen_at timestamptz;
   v_backlog jsonb;
+  v_failures jsonb;
   v_findings jsonb;
   v_attention jsonb;
 begin
@@ -2086,6 +2108,7 @@ begin
       )
     );
   end if;
+  v_failures := queue.recent_failures(p_workspace_id, v_now);
   select jsonb_agg(
     jsonb_build_object(
       'verdict', f.verdict,
@@ -2128,7 +2151,7 @@ begin
     where p_workspace_id is null
     union all
     select *
-    from queue.findings_of_workspace(p_workspace_id, v_now)
+    from queue.findings_of_workspace(p_workspace_id, v_now, v_failures)
     union all
     select *
     from queue.findings_of_limits(p_workspace_id, v_now)
@@ -2163,7 +2186,8 @@ begin
         else jsonb_build_object(
           'count', (f.data ->> 'jobs') || ' jobs',
           'wait', 'wait, the oldest',
-          'many', f.data -> 'job_type'
+          'many', f.data -> 'job_type',
+          'are_many', ''
         )
       end || f.data || jsonb_build_object(
         'since', f.since,
@@ -2176,8 +2200,7 @@ begin
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
     'findings', coalesce(v_findings, '[]'),
-    'attention', v_backlog -> 'attention' || v_attention
-      || queue.recent_failures(p_workspace_id, v_now),
+    'attention', v_backlog -> 'attention' || v_attention || v_failures,
     'holders', queue.holders(p_workspace_id, null, v_now),
     'backlog', v_backlog - 'attention',
     'last_tick_seconds', extract(epoch from v_now - v_seen_at)

@@ -623,7 +623,7 @@ def test_what_will_hold_a_delayed_job_is_named_before_the_job_is_due(engine: Eng
             "update queue.workers set job_types = '{other}';"
             " update queue.job_types set registered_at = '-infinity'",
             "No running worker serves the job type ",
-            ["Write `@processor"] * 2,
+            ["Start or deploy a worker that has `@processor"] * 2,
         ),
     ):
         with engine.undone():
@@ -728,7 +728,10 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     engine.run("update jobs set max_attempts = 4 where id = any (%s)", ids[:2])
     shown = engine.findings()["retrying_jobs"]
     assert "The next attempt is the last of 2 of them." in shown["sentence"]
-    assert shown["next"][1]["words"].endswith("It is the last attempt of 2 of them.")
+    assert shown["next"][1]["words"] == (
+        "2 of them have one attempt left: if it fails, the job fails for good. When the cause is"
+        " gone, run these jobs now, or wait for their next attempts."
+    )
     for running in (0, 2):  # the other retries are due
         engine.lease_call(running)
         for each in (ACME, None):
@@ -742,6 +745,40 @@ def test_jobs_that_retry_after_one_error_are_a_finding_with_the_error(engine: En
     engine.lease_call(0)
     group = engine.overview(ACME)["attention"][0]
     assert (group["error"], group["jobs"], group["more"]) == ("E: no reason given", 20, True)
+
+
+def test_the_last_retries_of_a_problem_belong_to_it_until_they_end(engine: Engine) -> None:
+    """While jobs fail one after the other, the number of jobs that need attention is constant."""
+    others = [(ACME, {"type": "Other"}), (GLOBEX, ERROR)]
+    for workspace, error in others:
+        engine.enqueue(workspace=workspace)
+        engine.settle(engine.lease_one(), "retry", error=error, retry_after_seconds=9000)
+    engine.enqueue_many(4, max_attempts=3)
+    for lease in engine.lease(4):
+        engine.settle(lease, "retry", error=ERROR, retry_after_seconds=20)
+    engine.elapse(20)
+    leases = engine.lease(4)
+    for failed in range(4):
+        engine.elapse(10)  # maintenance then updates the statistics
+        for each in (ACME, None):
+            said = engine.overview(each)
+            kinds = {group["kind"]: group["jobs"] for group in said["attention"]}
+            assert (kinds.get("failed", 0), kinds["retrying"]) == (failed, 4 - failed)
+        assert engine.overview(GLOBEX)["attention"] == []
+        if failed < 3:
+            engine.settle(leases[failed], "failed", error=ERROR)
+    engine.settle(leases[3], "retry", error=ERROR, retry_after_seconds=60)
+    shown = engine.findings(ACME)["retrying_jobs"]
+    assert shown["sentence"].startswith("1 job of work is retrying: ")
+    assert "The next attempt is the last. The first" in shown["sentence"]
+    assert [step["words"] for step in shown["next"]] == [
+        "Correct what the error names.",
+        "It has one attempt left: if it fails, the job fails for good. When the cause is gone, run"
+        " the job now, or wait for its next attempt.",
+    ]
+    engine.run("update jobs set max_attempts = 5 where status = 'pending'")
+    words = "Then run the job now, or wait for its next attempt."
+    assert engine.findings()["retrying_jobs"]["next"][1]["words"] == words
 
 
 def test_due_retries_are_found_beside_ready_jobs_of_many_types(engine: Engine) -> None:
@@ -1801,6 +1838,8 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     assert ". Its worker last reported at 20" in said["sentence"]
     assert remedy(said).startswith("Find out what the call at all.py:134 waits for")
     assert "a `timeout` below 5 min if" in remedy(said)
+    hung = " All others of its type took 1.1 s or less, so it probably hangs: cancel and retry the"
+    assert hung in remedy(said)
     assert "at this line" not in said["sentence"]  # no other job of the type runs
     _, other = engine.start()
     assert "at this line" not in engine.sentence(hangs)
@@ -1881,10 +1920,14 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
         r"Last known update \d+ m?s ago \(progress\), last seen in its step", said["sentence"]
     )
     assert " 20 jobs of its type ran for 1.1 s or less." in said["sentence"]
-    assert remedy(said) == "See whether its progress still advances. Cancel it if not."
     assert said["data"]["is_long_running"] == ""
     engine.report(lease, pulse=pulse | {"for_ms": 0})
-    assert "See whether its output is still useful." in remedy(engine.explain(hangs))
+    for verdict in (said, engine.explain(hangs)):  # with progress and with output
+        longer = r"less\. It has run \d{3} times longer than usual, but it makes progress\.$"
+        assert re.search(longer, verdict["sentence"])
+        assert remedy(verdict) == (
+            "If that is not expected, see what it does; cancel it if it is of no use."
+        )
     engine.report(lease, pulse={"last": "end", "for_ms": 250_000, "memory_mb": 97})
     said = engine.explain(hangs)
     assert re.match(r"Its processor ended at [\d: -]+\+00, but its outcome", said["sentence"])
@@ -1987,6 +2030,42 @@ def test_the_pace_since_the_first_report_of_a_run_predicts_its_end(engine: Engin
     engine.advance(1)
     lease = engine.lease_one()
     assert end_after(30, 40, pulse=pulse) is None  # less than 5 seconds
+
+
+def test_a_long_run_shows_its_predicted_end(engine: Engine) -> None:
+    """A run is long from ten times the longest usual duration on, if its progress advances."""
+    engine.enqueue_many(5)
+    for lease in engine.lease(5):
+        engine.settle(lease, duration_ms=9_000)
+    engine.elapse(60)
+    engine.stop_clock()
+    job_id, lease = engine.start(deadline_at=later(engine, 420))
+
+    def explain(percentage: float, last: str = "progress", **more: Any) -> tuple[str, str]:
+        pulse = PULSE | {"last": last, "left_ms": 300_000} | more
+        engine.report(lease, progress={"percentage": percentage}, pulse=pulse)
+        said = engine.explain(job_id)
+        return said["sentence"], remedy(said)
+
+    def check(shown: tuple[str, str], end: str) -> None:
+        verdict = r" It has run 1\d times longer than usual, but it makes progress"
+        assert re.search(verdict + end, shown[0])
+        assert shown[1].startswith("If that is not expected, see what it does; cancel it if")
+
+    engine.advance(80)
+    assert "longer than usual" not in explain(10)[0]
+    engine.advance(40)
+    at = r"; at this pace it ends about 20[\d: -]+\+00"
+    check(explain(30), at + r", before its deadline\.")
+    check(explain(30, left_ms=200_000), at + r", before its timeout\.")
+    check(explain(30, left_ms=30_000), at + r", after its timeout\.")
+    check(explain(30, "output"), at)
+    check(explain(5), r"\.")
+    engine.advance(10)
+    sentence, step = explain(5)  # no growth
+    assert "longer than usual" not in sentence
+    assert step == "See whether its progress still advances. Cancel it if not."
+    assert explain(5, "output")[1].startswith("If that is not expected")
 
 
 def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None:
