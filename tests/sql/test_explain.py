@@ -1296,7 +1296,7 @@ def test_a_read_only_database_is_not_said_to_have_a_full_disk(engine: Engine) ->
         for advised in remedy(full).split("`")[1::2]:
             session.run(advised)
     assert "whose value comes from the session." in remedy(of_session)
-    assert f"read write; {turn.format('reset')}; commit`." in remedy(known)
+    assert f"read write; {turn.format('reset')}; commit`, then restart" in remedy(known)
     assert not re.search("retention|vacuum|Supabase sets", str([of_session, known]))
     assert " % full, and Supabase sets it when" in full["sentence"]
     assert "vacuum full" in remedy(full)

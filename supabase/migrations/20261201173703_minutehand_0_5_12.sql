@@ -226,9 +226,9 @@ from (
       ),
       (
         'lock',
-        'It waited too long for a lock of another session ({code}). If this returns, run '
-          '`minutehand status` during the wait, which can name the session. End that session if no '
-          'one needs it.'
+        'It waited too long for a lock of another session ({code}). If this returns, its '
+          'explanation or `minutehand status` can name the session while an attempt runs. End that '
+          'session if no one needs it.'
       ),
       (
         'lock:file',
@@ -283,8 +283,8 @@ from (
       (
         'statement',
         'The database cancelled a statement ({code}). If it took too long, make it faster or raise '
-          '`statement_timeout`. If it waits for a lock, run `minutehand status` during the wait, '
-          'which can name the session to end.'
+          '`statement_timeout`. If it waits for a lock, its explanation or `minutehand '
+          'status` can name the session to end while an attempt runs.'
       ),
       (
         'rate',
@@ -625,16 +625,19 @@ from (
         '{silent}, since {sign}|Silent for {silent}|Last known update {age} ago ({last})|Last '
         'known update {age} ago|Worker {worker_id} has been running it since {leased_at}][, '
         '{seen}][, waiting for {program}].[ It has run since {run_since}.][ In the last 24 hours, '
-        '{sample} of its type ran for {most} or less.][ {alike} running jobs of its type are '
-        'silent at this line.][ The last recorded call of its worker was at {missed_since}.| The '
-        'worker has not renewed its lease since {late_since}.| Its worker last reported at '
-        '{reported_at}.| Its worker has not reported on it since {unreported_since}.|][ The key of '
-        'the worker expired at {key_expired_at}.| The key of the worker was revoked at '
-        '{key_revoked_at}.|][ {death}. It runs with {beside} of them and nothing else.| {death}. '
-        'It runs alone.|][ An earlier process of it ended while {killer} ran in it.][ The role '
-        'job_worker lacks a right (`{not_granted}`), so its outcome is not stored.| Its worker '
-        'lacks {a_right}, so its outcome is not stored.|][ One call of its processor runs it and '
-        '{batched}.| It waits for {next_call}.|][ Its own code has blocked the event loop of the '
+        '{sample} of its type ran for {most} or less.][ It has run {longer} times longer than '
+        'usual, but it makes progress; at this pace it ends about {paced_end_at}{in_time}.| It has '
+        'run {longer} times longer than usual, but it makes progress.|][ {alike} running '
+        'jobs of its type are silent at this line.][ The last recorded call of its worker was at '
+        '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
+        'last reported at {reported_at}.| Its worker has not reported on it since '
+        '{unreported_since}.|][ The key of the worker expired at {key_expired_at}.| The key of the '
+        'worker was revoked at {key_revoked_at}.|][ {death}. It runs with {beside} of them and '
+        'nothing else.| {death}. It runs alone.|][ An earlier process of it ended while {killer} '
+        'ran in it.][ The role job_worker lacks a right (`{not_granted}`), so its outcome is not '
+        'stored.| Its worker lacks {a_right}, so its outcome is not stored.|][ One call of its '
+        'processor runs it and {batched}.| It waits for {next_call}.|][ Its own code has '
+        'blocked the event loop of the '
         'worker for {blocked} within a minute.][ {loop_owner} of the same process has blocked its '
         'event loop for {loop_blocked} within a minute.][ Its child {kept_child} waits for a slot '
         'or limit that it uses.][ Its database session (pid {pid}) waits for a lock of the session '
@@ -656,13 +659,13 @@ from (
         '{place}, and run it with `asyncio.to_thread`, or write the processor without '
         '`async`.|Follow the advice of '
         'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
-        'in worker {stuck_in}, and each retry can leave one more.|{end_wait} Then cancel and retry '
-        'the job if it hangs.{kept} Then give the type a `timeout` below {shorter} if such calls '
-        'should end earlier.|{end_wait} Then cancel and retry the job if it hangs.{kept}|See '
-        'whether {advances}. Cancel it if not.|If {usual} should suffice, check the code at '
-        '{place}.|If worker {worker_id} has not reported on it by {unreported_until}, see its '
-        'log.|Nothing to do.][ Check whether these triggers of jobs or logs take long: '
-        '{triggers}.]',
+        'in worker {stuck_in}, and each retry can leave one more.|{end_wait} {restart}{kept} '
+        'Then give the type a `timeout` below {shorter} if such calls should end '
+        'earlier.|{end_wait} {restart}{kept}|If that is not expected{is_longer}, see what it does; '
+        'cancel it if it is of no use.|See whether {advances}. Cancel it if not.|If {usual} '
+        'should suffice, check the code at {place}.|If worker {worker_id} has not reported on it '
+        'by {unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs '
+        'or logs take long: {triggers}.]',
       'watch {job_id}',
       '/types/{job_type}'
     ),
@@ -794,10 +797,11 @@ from (
       '[Workers that have {job_type} serve only other queues. Start one with `minutehand serve '
         '--queue {not_served}`, or for all queues.|If a deploy removed {once_served}, deploy '
         'it again. Otherwise start its worker again. If one runs, check its key with '
-        'its file of settings (`-e`):|Otherwise, write '
-        '`@processor("{job_type}")` and deploy{is_near}. If that is deployed, check its code and '
-        'the key of its worker:|Write `@processor("{job_type}")` and deploy. If that is deployed, '
-        'check its code and the key of its worker:|Each of these types needs its own step, which '
+        'its file of settings (`-e`):|Otherwise, start or deploy a worker that has '
+        '`@processor("{job_type}")`{is_near}. If one runs, see in its log why it does not serve '
+        'the type, and check its key:|Start or deploy a worker that has '
+        '`@processor("{job_type}")`. If one runs, see in its log why it does not serve the type, '
+        'and check its key:|Each of these types needs its own step, which '
         'the page of one of its jobs names. To check workers and their keys:]',
       'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
@@ -866,7 +870,7 @@ from (
         'free since {full_since}.[ The longest is {holder_type} {holder}, since {held_since}.]',
       'If they still work, start another worker, or give the workers more slots: '
         '`WORKER_THREADS` for functions without `async`, otherwise `WORKER_CONCURRENCY`.',
-      'doctor',
+      'workers',
       '/overview'
     ),
     (
@@ -916,8 +920,9 @@ from (
       'read_only',
       'The database rejects writes, because default_transaction_read_only is on.[ The disk is '
         '{percent} % full, and Supabase sets it when the disk is full.]',
-      '[Run `begin; set transaction read write; {reset}; commit`. If the dashboard of Supabase '
-        'shows a full disk, enlarge the disk first.|See in the dashboard of Supabase whether the '
+      '[Run `begin; set transaction read write; {reset}; commit`, then restart the workers and '
+        'the project, because open sessions stay read-only. If the dashboard of Supabase shows a '
+        'full disk, enlarge the disk first.|See in the dashboard of Supabase whether the '
         'disk is full. If it is, enlarge it. Otherwise turn default_transaction_read_only off, '
         'whose value comes from the {source}.|Free the disk{is_full}. Run `begin; set transaction '
         'read write; select public.set_settings(''{"retention_days": {"completed": 7, '
@@ -1105,12 +1110,13 @@ from (
     ),
     (
       'retrying_jobs',
-      '[{at_least}]{count} of {job_type} are retrying: {error}.[ Jobs of this type that completed '
-        'in the last hour: {completed}.] Attempts used: {used}[, the next due from {next_at} to '
-        '{last_at}|, the next due at {next_at}|].[ The next attempt is the last of '
-        '{last_jobs}.] The first job started at {since}.',
-      'Then run these jobs now, or wait for their next attempts.[ It is the last attempt of '
-        '{last_jobs}.]',
+      '[{at_least}]{count} of [{many} are|{job_type} is] retrying: {error}.[ Jobs of this type '
+        'that completed in the last hour: {completed}.] Attempts used: {used}[, the next due from '
+        '{next_at} to {last_at}|, the next due at {next_at}|].[ The next attempt is the '
+        'last{last_jobs}.] The first job started at {since}.',
+      '[{have} one attempt left: if it fails, the job fails for good. When the cause is gone, '
+        'run|Then run] [these jobs now, or wait for their next attempts{are_many}|the job now, or '
+        'wait for its next attempt].',
       null,
       '/jobs?state=retrying&job_type={job_type}'
     ),
@@ -1214,7 +1220,8 @@ from (
     values
       (
         'completed',
-        'It completed at {finished_at}.[ No output was written to its stream {empty_streams}.]'
+        'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
+          '[ No output was written to its stream {empty_streams}.]'
       ),
       (
         'backing_off',
@@ -1281,7 +1288,8 @@ from (
         'A session (pid [{locker}) has locked its row, and waits for the session with pid {pid}, '
           'whose transaction has been open|{pid}) has locked the table {locked} in an open '
           'transaction|{pid}) has locked its row in an open transaction] since {held_since}, so '
-          '[{effect}|it can neither start nor end].[ {work}.]'
+          '[{effect}|it can neither start nor end].[ Session {pid} belongs to {application}.]'
+          '[ {work}.]'
       ),
       (
         'open_transaction',
@@ -1409,7 +1417,7 @@ $$;
 -- unreported_since: Time of the lease's last renewal, a minute ago or more.
 -- unstored_since, triggers: End of the processor, if its worker could not yet store the outcome,
 --   and queue.own_triggers().
--- end_wait: How to end the wait of a silent job, as text.
+-- end_wait, restart: How to end the wait of a silent job, and whether to retry it, as text.
 -- alike: How many of the type's running jobs in the workspace are silent at the same line, as text.
 --   Null for a single job, for 100 or more, and while the line of one of them is unknown.
 -- silent: The age. Null for less than 20 seconds, because workers report updates of jobs only every
@@ -1434,6 +1442,10 @@ $$;
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
 --   run twice as long. Null for a job that is not silent also in its first minute.
+-- longer, is_longer: Ratio of the job's duration so far to these durations, if it is at least 10
+--   and the job makes progress, as text, and an empty text.
+-- paced_end_at, in_time: Estimated end of such a job, unless it has passed, and whether it is
+--   before the timeout, as text.
 -- is_long_running, advances: An empty text, and what to see, as text, if the job has run at least
 --   twice as long as these durations, and its progress does not predict its end.
 create or replace function queue.pulse_of(p_job public.jobs, p_now timestamptz)
@@ -1539,6 +1551,31 @@ begin
         end,
         'is_long_running', left(a.advances, 0), -- for clients
         'advances', a.advances,
+        'longer', g.longer,
+        'is_longer', left(g.longer, 0),
+        'paced_end_at', case when g.longer <> '' and e.estimated_at > p_now then e.estimated_at end,
+        'in_time', case
+          when g.longer is null then null
+          when t.at > p_now then format(
+            ', %s its %s',
+            case when e.estimated_at < t.at then 'before' else 'after' end,
+            case
+              when p_job.deadline_at < t.at + interval '1 second' then 'deadline'
+              else 'timeout'
+            end
+          )
+          else ''
+        end,
+        'restart', case
+          when not p.is_silent then null
+          when r.ratio >= 10 then concat(
+            case when v_times ->> 'sample' ^@ '99 %' then '99 % of the' else 'All' end,
+            ' others of its type took ',
+            v_times ->> 'most',
+            ' or less, so it probably hangs: cancel and retry the job.'
+          )
+          else 'Then cancel and retry the job if it hangs.'
+        end,
         'reported_at', case when p.is_silent then s.renewed_at end,
         'is_silent', case when p.is_silent then '' end, -- for the console
         'kept', case
@@ -1671,7 +1708,8 @@ begin
           and o."to" between o."from" + 0.1 and 100
           and o.until >= o.since + interval '5 seconds'
           then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
-      end as estimated_at
+      end as estimated_at,
+      o."to" < o."from" + 0.1 and o.until >= o.since + interval '5 seconds' as is_stuck
       from jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
         as o (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
     ) as e
@@ -1685,6 +1723,19 @@ begin
           )
       end)
     ) as r (ratio)
+    cross join lateral (
+      values (case
+        when r.ratio >= 10
+            and not p.is_silent
+            and s.late_since is null
+            and (
+              u.last = 'output'
+              or u.last = 'progress' and e.is_stuck is not true
+              or e.estimated_at > p_now
+            )
+          then floor(r.ratio)::text
+      end)
+    ) as g (longer)
     cross join lateral (
       values (case
         when r.ratio >= 2 is not true or e.estimated_at > p_now then null
@@ -1773,6 +1824,13 @@ begin
           select string_agg(left(e.stream, 100), ', ' order by e.stream)
           from queue.stream_ends(p_job.id) as e
           where p_job.status = 'completed' and e.end_offset = 0
+        ), 'unanswered', (
+          select string_agg(w.name, ', ' order by w.created_at)
+          from queue.steps as w
+          where p_job.status = 'completed'
+            and w.job_id = p_job.id
+            and w.kind = 'ask'
+            and w.value @> '{"timed_out": true}'
         )))
     );
   end if;
@@ -2280,7 +2338,7 @@ select distinct on (j.id)
   j.id,
   a.pid,
   s.since,
-  a.application_name,
+  nullif(a.application_name, ''),
   nullif(l.pid, a.pid)
 from public.jobs as j
 join pg_catalog.pg_locks as l on l.transactionid = j.xmax
@@ -3030,7 +3088,7 @@ begin
       select
         l.*,
         a.xact_start as since,
-        a.application_name as application
+        nullif(a.application_name, '') as application
       from queue.table_locks() as l
       join pg_catalog.pg_stat_activity as a on a.pid = l.pid
       where a.xact_start <= p_now - interval '2 seconds'
@@ -3722,6 +3780,8 @@ begin
 end;
 $$;
 
+drop function queue.findings_of_workspace(uuid,timestamp with time zone);
+
 -- Return findings about job types, versions of the code, pauses, schedules, unanswered questions,
 -- silent jobs, and jobs that retry after the same error. Such a job waits for its retry, is due or
 -- runs again. Of the next 5,000 rows of queue.deferred, up to 1,000 delayed jobs are read, and of
@@ -3730,7 +3790,13 @@ $$;
 -- exceeds both a minute and, if enough jobs of its type have ended, the duration of 99 % of these.
 -- If an operator pauses a queue or a job type for all workspaces, the pause is a finding in each
 -- workspace that has due jobs there.
-create or replace function queue.findings_of_workspace(p_workspace_id uuid, p_now timestamptz)
+-- p_failures: Groups of failed jobs, from queue.recent_failures. Fewer than three retrying jobs are
+--   a finding only if these groups have their workspace, type and error.
+create or replace function queue.findings_of_workspace(
+  p_workspace_id uuid,
+  p_now timestamptz,
+  p_failures jsonb
+)
 returns setof queue.finding
 language sql stable
 set search_path = ''
@@ -3874,6 +3940,10 @@ retrying as materialized (
     and not queue.is_internal(j.job_type)
   group by j.workspace_id, j.job_type, print
   having count(*) >= 3
+    or (j.workspace_id, j.job_type, queue.fingerprint(j.error_message, j.error_data)) in (
+      select f.workspace_id, f.job_type, f.print
+      from jsonb_to_recordset(p_failures) as f (workspace_id uuid, job_type text, print text)
+    )
   -- the largest groups of each workspace first, so that a workspace with many errors hides no other
   order by row_number() over (partition by j.workspace_id order by count(*) desc), count(*) desc
   limit 50 -- limits the response and its cost, because each group has advice
@@ -3888,10 +3958,6 @@ select
     'print', r.print,
     'jobs', sum(r.jobs),
     'error', min(r.error),
-    'last_jobs', coalesce(
-      (select 'each' where sum(r.last_jobs) = sum(r.jobs) and not bool_or(r.more)),
-      nullif(sum(r.last_jobs), 0) || ' of them'
-    ),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
         then min(c.until) filter (where c.until < p_now)
@@ -3908,12 +3974,27 @@ select
       min(r.since),
       (select array_agg(w::queue.workers) from alive as w)
     )
-      || queue.error_advice((array_agg(r.job_ids[1] order by r.next_at))[1], 2),
+      || queue.error_advice(
+        (array_agg(r.job_ids[1] order by r.next_at))[1],
+        nullif(sum(r.jobs), 1)::bigint -- the next step is to run it
+      ),
     'attention', jsonb_agg(
       to_jsonb(r) - '{next_at,last_at,is_due,fewest,most,least_allowed,most_allowed}'::text[]
     ),
     'at_least', case when bool_or(r.more) then 'At least ' end
   ) || case
+    when sum(r.last_jobs) = 0 then '{}'
+    when sum(r.last_jobs) < sum(r.jobs) or bool_or(r.more) then jsonb_build_object(
+      'last_jobs', format(' of %s of them', sum(r.last_jobs)),
+      'have', concat(
+        sum(r.last_jobs),
+        ' of them',
+        case sum(r.last_jobs) when 1 then ' has' else ' have' end
+      )
+    )
+    when sum(r.jobs) = 1 then '{"last_jobs": "", "have": "It has"}'
+    else '{"last_jobs": " of each", "have": "Each has"}'
+  end || case
     when bool_or(r.is_due) then '{}'
     else jsonb_build_object(
       'next_at', min(r.next_at),
@@ -4195,6 +4276,7 @@ declare
   v_now constant timestamptz := queue.clock();
   v_seen_at timestamptz;
   v_backlog jsonb;
+  v_failures jsonb;
   v_findings jsonb;
   v_attention jsonb;
 begin
@@ -4244,6 +4326,7 @@ begin
       )
     );
   end if;
+  v_failures := queue.recent_failures(p_workspace_id, v_now);
   select jsonb_agg(
     jsonb_build_object(
       'verdict', f.verdict,
@@ -4286,7 +4369,7 @@ begin
     where p_workspace_id is null
     union all
     select *
-    from queue.findings_of_workspace(p_workspace_id, v_now)
+    from queue.findings_of_workspace(p_workspace_id, v_now, v_failures)
     union all
     select *
     from queue.findings_of_limits(p_workspace_id, v_now)
@@ -4321,7 +4404,8 @@ begin
         else jsonb_build_object(
           'count', (f.data ->> 'jobs') || ' jobs',
           'wait', 'wait, the oldest',
-          'many', f.data -> 'job_type'
+          'many', f.data -> 'job_type',
+          'are_many', ''
         )
       end || f.data || jsonb_build_object(
         'since', f.since,
@@ -4334,8 +4418,7 @@ begin
     'now', v_now,
     'verdict', coalesce(v_findings #>> '{0,verdict}', 'pass'),
     'findings', coalesce(v_findings, '[]'),
-    'attention', v_backlog -> 'attention' || v_attention
-      || queue.recent_failures(p_workspace_id, v_now),
+    'attention', v_backlog -> 'attention' || v_attention || v_failures,
     'holders', queue.holders(p_workspace_id, null, v_now),
     'backlog', v_backlog - 'attention',
     'last_tick_seconds', extract(epoch from v_now - v_seen_at)
