@@ -54,9 +54,7 @@ export function Failures({ workspaceId }) {
         rows: read.value?.groups,
         key: failureKey,
         cards: true,
-        empty: html`<${Empty} title="No failed jobs">
-          <p>Jobs that have no attempts left are listed here.</p>
-        <//>`,
+        empty: html`<${Empty} title="No failed jobs" />`,
       },
       [
         ...FAILURE_COLUMNS,

@@ -19,7 +19,7 @@ import {
 import { Remedy } from "./bulk-actions.js";
 import { useFocusKeeper } from "./dialog.js";
 import { useRefresh } from "./live.js";
-import { briefOf, isLast, ProblemLine, sizeOf, useLines } from "./problem-lines.js";
+import { briefOf, lastOf, ProblemLine, sizeOf, useLines } from "./problem-lines.js";
 import { Sentence } from "./when.js";
 
 const QUIET_MS = 30_000; // milliseconds between two reads of a page if no job changes
@@ -46,7 +46,7 @@ function nameOf(line) {
   const counts = kinds.map(([kind, some]) =>
     kind === "no_worker"
       ? `no worker, ${sizeOf(some)} waiting`
-      : `${sizeOf(some)} ${kind}${some.some(isLast) ? ", last attempt" : ""}`,
+      : `${sizeOf(some)} ${kind}${lastOf(some[0])}`,
   );
   const name = groups.length > 0 ? subject : subject.replace(/[:,. ]+$/, "");
   return html`<span class="strong" data-tone=${tone}>
@@ -197,7 +197,7 @@ export function Incidents({ workspace, isApp }) {
       (isOpen || lines.length === 1) &&
       lines.map(
         (line) => html`<${Problem}
-          key=${line.key ? `${line.key} ${line.since}` : line.sentence}
+          key=${`${line.key ?? line.sentence} ${line.path ? "" : line.since}`}
           line=${line}
           here=${here}
           workspaceId=${workspace.id}

@@ -26,6 +26,7 @@ import {
   briefOf,
   causeOf,
   countJobs,
+  keyOf,
   ProblemLine,
   sizeOf,
   useCauses,
@@ -72,9 +73,9 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   // groups are of one type, but other filters match a part of their jobs
   const isWhole =
     isGrouped && !FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const canClose = (group) => distinct.length > 1 && !isOne(group);
-  const isClosed = (group) =>
-    isWhole && (isOne(group) || (canClose(group) && !opened.has(causeKey(group))));
+  const isClosed = (group) => isWhole && (isOne(group) || !opened.has(keyOf(group)));
+  const isAlone = distinct.length === 1;
+  if (isAlone) opened.add(keyOf(distinct[0])); // it stays open when another group appears
   // of a closed group, only the chosen jobs are read
   const read = distinct.flatMap((group) =>
     group.job_ids.filter((id) => !isClosed(group) || chosen.has(id)),
@@ -150,8 +151,8 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
           jobs=${jobs}
           index=${index}
           isClosed=${isClosed(group)}
-          flip=${canClose(group) && (() => setOpened(toggled([causeKey(group)])))}
-          isChosen=${ofGroup.every((id) => chosen.has(id))}
+          flip=${!(isAlone || isOne(group)) && (() => setOpened(toggled([keyOf(group)])))}
+          isChosen=${ofGroup[0] && ofGroup.every((id) => chosen.has(id))}
           isPartChosen=${ofGroup.some((id) => chosen.has(id))}
           pick=${(event) => pick(ofGroup, event)}
           here=${listOf(filter)}
@@ -159,7 +160,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
             (part) => html`<${Remedy}
             key=${part.kind}
             group=${part}
-            rows=${jobs.filter(({ id }) => part.job_ids.includes(id))}
+            rows=${rows.filter(({ id }) => part.job_ids.includes(id))}
             workspaceId=${workspaceId}
             done=${done} />`,
           )} />`;
@@ -220,7 +221,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
           </tr>
         </thead>
         ${spacer(view.before, "before")}
-        ${bodies.map(([group, body]) => html`<tbody key=${group && causeKey(group)}>${body.map(draw)}</tbody>`)}
+        ${bodies.map(([group, body]) => html`<tbody key=${group && keyOf(group)}>${body.map(draw)}</tbody>`)}
         ${spacer(view.after + (state.isAll ? 0 : rowHeight()), "after")}
       </table>
     </div>
@@ -246,9 +247,6 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     }
   </div>`;
 }
-
-/** Return a key of a group that is the same before and after its first job fails for good. */
-const causeKey = ({ job_type: type, print, kind }) => `${type} ${print ?? kind}`;
 
 /** Return whether a group has one job. */
 const isOne = ({ jobs, more }) => jobs === 1 && !more;
@@ -393,7 +391,7 @@ function GroupHead({
   const { kind, error, parts, line } = group;
   const { subject, count, cause, time } = briefOf({ ...group, reason: null, groups: parts });
   // its tab counts only the jobs that wait for their next run
-  const isWhole = kind === "retrying" && !isOne(group) && jobs.length >= group.jobs;
+  const isWhole = kind === "retrying" && jobs.length >= group.jobs;
   const due = isWhole && jobs.filter(({ state }) => /queued|running/.test(state)).length;
   const name = `${subject} ${count}${due ? `, ${due} of them due or running` : ""}`;
   return html`<tr
@@ -424,7 +422,7 @@ function GroupHead({
         }
         cause=${cause}
         error=${error}
-        time=${kind === "retrying" && isOne(group) && jobs[0] ? html`<${Retry} row=${jobs[0]} />` : time}
+        time=${time}
         here=${here}
         buttons=${buttons} />
     </th>
@@ -471,17 +469,6 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
   </tr>`;
 }
 
-/** Return the number of a job's attempt. A job that waits has ended its last attempt. */
-const attemptOf = ({ attempts, status }) => attempts + Number(status === "pending");
-
-/** Shows the attempt of a job that retries, and the time of its next run. */
-function Retry({ row }) {
-  const next = useJobState(row) !== "queued" && nextRunOf(row);
-  return html`attempt ${attemptOf(row)} of ${row.max_attempts}${
-    next && html`, next <${When} at=${next} />`
-  }`;
-}
-
 /** Words for an update in the last minute. Its time is known up to 15 seconds late. */
 const LATELY = { output: "streaming", log: "logging" };
 
@@ -493,7 +480,8 @@ const LATELY = { output: "streaming", log: "logging" };
 function StateNote({ row }) {
   const next = useJobState(row) !== "queued" && nextRunOf(row);
   const isRunning = row.status === "processing";
-  const attempt = attemptOf(row);
+  // a job that waits has ended its last attempt
+  const attempt = row.attempts + Number(row.status === "pending");
   const hasFailed = row.status === "failed" || (attempt > 1 && row.status !== "waiting");
   const more = isRunning ? html`<${RunTime} row=${row} />` : html`<${When} at=${row.created_at} />`;
   const done = isRunning && percentage(row.progress);

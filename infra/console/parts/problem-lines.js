@@ -9,9 +9,12 @@ import { classes, foldButton, html, useMemo, useState } from "../lib/ui.js";
 import { Steps, warned } from "./holders.js";
 import { Age, Sentence } from "./when.js";
 
-/** Return the key of the finding about a group of `attention`, unless its jobs have no worker. */
-const keyOf = ({ kind, job_type: type, print }) =>
-  [`${kind}_jobs`, type, print].filter(Boolean).join(" ");
+/**
+ * Return the key of the line about a group of `attention`, unless its jobs have no worker. It is the
+ * key of a finding, and the same for jobs that failed and jobs that retry after the same error.
+ */
+export const keyOf = ({ kind, job_type: type, print }) =>
+  [`${kind === "failed" ? "retrying" : kind}_jobs`, type, print].filter(Boolean).join(" ");
 
 /** Return the number of jobs in groups of `attention`. A silent retry is in two groups. */
 export const countJobs = (groups) =>
@@ -28,7 +31,7 @@ export function sizeOf(groups, noun) {
 }
 
 /** Return whether jobs of a group fail for good if their next attempt fails. */
-export const isLast = ({ last_jobs: last }) => last > 0;
+const isLast = ({ last_jobs: last }) => last > 0;
 
 /** Return the tone of a group of `attention`. */
 const toneOfGroup = (group) => (isLast(group) ? "failed" : toneOf(group.kind));
@@ -57,35 +60,26 @@ function linesOf(findings, attention = []) {
   const failures = attention
     .filter(({ kind }) => kind === "failed")
     .map((group) => {
-      const other = keyOf({ ...group, kind: "retrying" });
-      const retrying = findings.find(({ key }) => key === other);
-      return {
-        key: keyOf(group),
-        retrying,
-        jobs: group.jobs + (retrying?.jobs ?? 0),
-        next: group.next,
-        since: group.since,
-      };
+      const key = keyOf(group);
+      const retrying = findings.find((finding) => finding.key === key);
+      return { key, retrying, next: group.next, since: group.since };
     });
   const merged = failures.map(({ retrying }) => retrying);
   return [...findings.filter((finding) => !merged.includes(finding)), ...failures]
     .map((line) => {
       const groups = attention.filter((group) =>
-        group.kind === "no_worker"
-          ? group.reason === line.reason
-          : [line.key, line.retrying?.key].includes(keyOf(group)),
+        group.kind === "no_worker" ? group.reason === line.reason : keyOf(group) === line.key,
       );
       // of failed jobs and those that retry after the same error, the failed jobs are first
       groups.sort((one, other) => toneOf(one.kind).localeCompare(toneOf(other.kind)));
       const types = new Set(groups.map((group) => group.job_type));
+      const jobs = countJobs(groups); // an operator's finding counts jobs of all workspaces
       const list = { state: "attention", ...(types.size === 1 && { job_type: [...types][0] }) };
       return {
         ...line,
         ...(types.size > 0 && {
-          path:
-            line.jobs === 1
-              ? `/jobs/${groups[0].job_ids[0]}`
-              : `/jobs?${new URLSearchParams(list)}`,
+          jobs,
+          path: jobs === 1 ? `/jobs/${groups[0].job_ids[0]}` : `/jobs?${new URLSearchParams(list)}`,
           next: warned(line.next, attention)?.map((step) => ({
             ...step,
             path: step.path?.startsWith("/jobs?") ? null : step.path,
@@ -156,7 +150,7 @@ export const causeOf = (error) =>
 const roughAge = (at, now) => roughly(now - Date.parse(at));
 
 /** Return the parts of a line: the subject, the number of jobs, their cause and a time. */
-export function briefOf({ groups = [], reason, sentence, jobs, since, own, unserved }) {
+export function briefOf({ groups = [], reason, sentence, jobs, since, own }) {
   const [group] = groups;
   const length = (words) => since && html`${words} <${Age} at=${since} format=${roughAge} />`;
   if (!group || reason === "no_worker") {
@@ -164,8 +158,8 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
     const time = !INSTANT.test(sentence) && length("for");
     return { subject, count, time };
   }
-  const { kind, job_type: type, more, error, seen } = group;
-  const subject = `${(unserved ?? [type]).join(", ")}:`;
+  const { kind, more, error, seen } = group;
+  const subject = `${[...new Set(groups.map((one) => one.job_type))].join(", ")}:`;
   const named = own
     ? `this job and ${pluralize(jobs - 1, "other", more)}`
     : pluralize(jobs, "job", more);
@@ -200,7 +194,7 @@ export function briefOf({ groups = [], reason, sentence, jobs, since, own, unser
 }
 
 /** Say how many of the retrying jobs of a group fail for good if their next attempt fails. */
-const lastOf = ({ last_jobs: last, jobs, more }) =>
+export const lastOf = ({ last_jobs: last, jobs, more }) =>
   last > 0
     ? `, ${last < jobs || more ? `${number(last)} with one attempt left` : "one attempt left each"}`
     : "";

@@ -8,10 +8,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-from minutehand.local.users import ADA, BOB, DemoUser
+from minutehand.local.users import ADA, BOB, OLGA, DemoUser
 from tests.support.stacks import RunningStack
 
-__all__ = ["ADA", "BOB", "Visitor", "click", "expect", "open_link", "press"]
+__all__ = ["ADA", "BOB", "OLGA", "Visitor", "click", "expect", "open_link", "press"]
 
 #: The timeout for a machine ten times slower than a developer's. A condition that holds is not
 #: delayed.

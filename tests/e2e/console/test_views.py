@@ -10,7 +10,7 @@ from playwright.sync_api import Response, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import check_page
-from tests.e2e.console.people import ADA, BOB, NETWORK, click, press
+from tests.e2e.console.people import ADA, BOB, NETWORK, OLGA, click, press
 from tests.e2e.console.worker import HandWorker
 from tests.support.engine import piece
 from tests.support.patience import until
@@ -394,7 +394,7 @@ def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorke
     click(page, "What to do")
     for lease in failed:
         worker.settle(lease, "failed", error={"type": "ValueError", "message": "no total"})
-    misspell(worker, "s")
+    misspell(worker, 60 * "s")  # does not fit into the line
     page.clock.run_for(31_000)
     expect(page.locator(".problem-line")).to_have_count(3)  # the open problem stays open
     expect(page.locator(".advice")).to_contain_text("invoices.py:42")
@@ -405,6 +405,7 @@ def test_the_closed_bar_names_the_worst_problems(visit: Visit, worker: HandWorke
     expect(bar).to_have_text(re.compile(rf"3 problems .*: 1 silent \+2 more {worst} Show$"))
     assert (box := bar.bounding_box())
     assert box["height"] < 50  # pixels, two lines
+    check_page(visitor)
     click(page, "3 problems")
     lines = page.locator(".problem-line")
     expect(lines).to_have_count(3)
@@ -464,6 +465,11 @@ def test_a_group_of_jobs_in_trouble_is_closed(visit: Visit, worker: HandWorker) 
     page.clock.run_for(31_000)
     expect(bar).to_contain_text("11 queued jobs of")  # actions change no hidden job
     visitor.context.unroute_all(behavior="wait")
+    visitor.open(f"/jobs?state=attention&job_type={worker.job_type}.few")
+    expect(rows).to_have_count(2)
+    page.get_by_label("Type", exact=True).select_option("")
+    expect(page.locator(".group-head")).to_have_count(2)
+    expect(rows).to_have_count(2)  # an open group stays open
 
 
 def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorker) -> None:
@@ -474,8 +480,15 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
     worker.settle(last, "failed", error=error)
     for lease in others:
         worker.settle(lease, "retry", error=error, retry_after_seconds=3600)
-    visitor = visit(ADA, "/jobs?state=all")
-    page, order = visitor.page, list[str]()
+    worker.workspace_id = str(ADA.workspace_id)
+    worker.enqueue()
+    worker.settle(worker.lease_one(), "retry", error=error, retry_after_seconds=3600)
+    for person in (OLGA, ADA):  # an operator's list has no job of another workspace either
+        visitor = visit(person, "/jobs?state=all")
+        page = visitor.page
+        line = page.locator(".problem-line")
+        expect(line).to_contain_text("3 jobs retrying, 1 job")
+    order = list[str]()
 
     def note(event: str, url: str) -> None:
         if url.endswith("/retry"):
@@ -483,9 +496,7 @@ def test_jobs_that_retry_are_run_now_by_one_call(visit: Visit, worker: HandWorke
 
     page.on("request", lambda request: note("request", request.url))
     page.on("response", lambda response: note("response", response.url))
-    line = page.locator(".problem-line")
-    brief = "3 jobs retrying, 1 job failed.*the port is closed"
-    expect(line).to_contain_text(re.compile(rf"{worker.job_type}: {brief}.* ago"))
+    expect(line).to_contain_text(re.compile("closed.* ago"))
     click(line, "What to do")
     expect(line.locator("li").first).to_contain_text("Correct what the error names.")
     expect(line.get_by_role("button", name="Retry", exact=True)).to_be_visible()
