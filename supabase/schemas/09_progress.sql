@@ -328,11 +328,12 @@ begin
   cross join lateral ( -- progress that goes back begins another phase, which has its own pace
     select case
       when jsonb_typeof(i.progress -> 'percentage') = 'number'
+          and i.progress -> 'percentage' is distinct from o.pulse #> '{pace,to}'
         then case
-          when i.progress -> 'percentage' >= o.pulse #> '{pace,to}' then o.pulse -> 'pace'
+          when i.progress -> 'percentage' > o.pulse #> '{pace,to}' then o.pulse -> 'pace'
           else jsonb_build_object('from', i.progress -> 'percentage', 'since', queue.clock())
         end || jsonb_build_object('to', i.progress -> 'percentage', 'until', queue.clock())
-      else o.pulse -> 'pace'
+      else o.pulse -> 'pace' -- its predicted end passes if the progress stops
     end as pace
   ) as p
   where l.job_id = any (v_renewed) and l.job_id = o.job_id;

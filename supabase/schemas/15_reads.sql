@@ -3194,13 +3194,14 @@ begin
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
     ) as m (grown)
     cross join lateral (
-      select case
-        when o."from" >= 0 -- a report may have any number
-          and o."to" between o."from" + 0.1 and 100
-          and o.until >= o.since + interval '5 seconds'
-          then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
-      end as estimated_at,
-      o."to" < o."from" + 0.1 and o.until >= o.since + interval '5 seconds' as is_stuck
+      select
+        o.since,
+        case
+          when o."from" >= 0 -- a report may have any number
+            and o."to" between o."from" + 0.1 and 100
+            and o.until >= o.since + interval '5 seconds'
+            then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
+        end as estimated_at
       from jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
         as o (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
     ) as e
@@ -3221,7 +3222,7 @@ begin
             and s.late_since is null
             and (
               u.last = 'output'
-              or u.last = 'progress' and e.is_stuck is not true
+              or u.last = 'progress' and e.since <= p_now - interval '5 seconds' is not true
               or e.estimated_at > p_now
             )
           then floor(r.ratio)::text

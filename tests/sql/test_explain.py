@@ -2066,6 +2066,9 @@ def test_a_long_run_shows_its_predicted_end(engine: Engine) -> None:
     assert "longer than usual" not in sentence
     assert step == "See whether its progress still advances. Cancel it if not."
     assert explain(5, "output")[1].startswith("If that is not expected")
+    check(explain(50), at)
+    engine.advance(20)
+    assert "longer than usual" not in explain(50)[0]  # the predicted end has passed
 
 
 def test_a_running_job_shows_what_follows_at_its_timeout(engine: Engine) -> None:
