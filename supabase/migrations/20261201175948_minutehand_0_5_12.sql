@@ -79,11 +79,12 @@ begin
   cross join lateral ( -- progress that goes back begins another phase, which has its own pace
     select case
       when jsonb_typeof(i.progress -> 'percentage') = 'number'
+          and i.progress -> 'percentage' is distinct from o.pulse #> '{pace,to}'
         then case
-          when i.progress -> 'percentage' >= o.pulse #> '{pace,to}' then o.pulse -> 'pace'
+          when i.progress -> 'percentage' > o.pulse #> '{pace,to}' then o.pulse -> 'pace'
           else jsonb_build_object('from', i.progress -> 'percentage', 'since', queue.clock())
         end || jsonb_build_object('to', i.progress -> 'percentage', 'until', queue.clock())
-      else o.pulse -> 'pace'
+      else o.pulse -> 'pace' -- its predicted end passes if the progress stops
     end as pace
   ) as p
   where l.job_id = any (v_renewed) and l.job_id = o.job_id;
@@ -1703,13 +1704,14 @@ begin
       values ((l.pulse ->> 'memory_mb')::integer - (l.pulse ->> 'first_mb')::integer)
     ) as m (grown)
     cross join lateral (
-      select case
-        when o."from" >= 0 -- a report may have any number
-          and o."to" between o."from" + 0.1 and 100
-          and o.until >= o.since + interval '5 seconds'
-          then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
-      end as estimated_at,
-      o."to" < o."from" + 0.1 and o.until >= o.since + interval '5 seconds' as is_stuck
+      select
+        o.since,
+        case
+          when o."from" >= 0 -- a report may have any number
+            and o."to" between o."from" + 0.1 and 100
+            and o.until >= o.since + interval '5 seconds'
+            then o.until + (o.until - o.since) * ((100 - o."to") / (o."to" - o."from"))
+        end as estimated_at
       from jsonb_to_record(nullif(l.pulse -> 'pace', 'null'))
         as o (since timestamptz, until timestamptz, "from" numeric, "to" numeric)
     ) as e
@@ -1730,7 +1732,7 @@ begin
             and s.late_since is null
             and (
               u.last = 'output'
-              or u.last = 'progress' and e.is_stuck is not true
+              or u.last = 'progress' and e.since <= p_now - interval '5 seconds' is not true
               or e.estimated_at > p_now
             )
           then floor(r.ratio)::text
