@@ -55,39 +55,33 @@ function nameOf(line) {
     ${` ${counts.join(", ")}`}`;
 }
 
-/** Closed bar: a line with the names for which there is room, and one with the worst problem. */
+/** Closed bar: the names for which two lines have room, and then the cause of the worst problem. */
 function Summary({ title, lines }) {
   const [hidden, setHidden] = useState(0);
-  const names = useRef(null);
+  const box = useRef(null);
   useLayoutEffect(() => {
     const count = () => {
-      const { children, offsetTop: top } = names.current;
-      setHidden(
-        [...children].filter((child) => child.offsetTop > top + child.offsetHeight / 2).length,
-      );
+      const { children, offsetTop: top, clientHeight: height } = box.current;
+      const names = [...children].slice(0, lines.length + 1);
+      setHidden(names.filter((name) => name.offsetTop >= top + height).length);
     };
     count();
     const observer = new ResizeObserver(count);
-    observer.observe(names.current);
+    observer.observe(box.current);
     return () => observer.disconnect();
   }, [lines]);
   const [worst] = lines;
   const { subject, count, cause = worst.cause, time } = briefOf(worst);
-  const more = worst.groups?.length > 0 ? cause : count;
-  return html`<span class="summary">
-    <span class="names">
-      <span class="parts" ref=${names}>
-        ${[title, ...lines.map(nameOf)].map((name) => html` <span class="part">${name}</span>`)}
-      </span>
-      ${hidden > 0 && html` <span class="muted">+${hidden} more</span>`}
+  const why = worst.groups?.length > 0 ? cause : count;
+  const parts = [title, ...lines.map(nameOf)];
+  if (why || time)
+    parts.push(html`<span class="muted">
+      ${`${subject} `}${why && html`<${Sentence} text=${why} isShort />`}${why && time && ", "}${time}
+    </span>`);
+  return html`<span class="parts" ref=${box}>
+      ${parts.map((part) => html` <span class="part">${part}</span>`)}
     </span>
-    ${
-      (more || time) &&
-      html` <span class="small muted part">
-        ${`${subject} `}${more && html`<${Sentence} text=${more} isShort />`}${more && time && " · "}${time}
-      </span>`
-    }
-  </span>`;
+    ${hidden > 0 && html` <span class="muted">+${hidden} more</span>`}`;
 }
 
 const NOT_READ = "Problems could not be read. `minutehand doctor` shows why.";

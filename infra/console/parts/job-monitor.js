@@ -27,6 +27,7 @@ import {
   causeOf,
   countJobs,
   keyOf,
+  limited,
   ProblemLine,
   sizeOf,
   useCauses,
@@ -71,9 +72,8 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     ({ job_type: type }) => !filter.job_type || type === filter.job_type,
   );
   // groups are of one type, but other filters match a part of their jobs
-  const isWhole =
-    isGrouped && !FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
-  const isClosed = (group) => isWhole && (isOne(group) || !opened.has(keyOf(group)));
+  const isPart = FIELDS.some((name) => !["state", "job_type"].includes(name) && filter[name]);
+  const isClosed = (group) => !isPart && (isOne(group) || !opened.has(keyOf(group)));
   const isAlone = distinct.length === 1;
   if (isAlone) opened.add(keyOf(distinct[0])); // it stays open when another group appears
   // of a closed group, only the chosen jobs are read
@@ -89,13 +89,12 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
   );
   // the list keeps rows of jobs that no longer need attention
   const rows = state.rows.filter(({ id }) => !isGrouped || groups.has(id));
-  const lines = isWhole
-    ? groupRows(rows, groups, distinct, isClosed)
-    : rows.map((row) => ({ row }));
-  const view = useVirtual({ count: lines.length, rowHeight: rowHeight(), isWhole });
+  const heads = isPart ? distinct.flatMap((group) => limited(group, rows)) : distinct;
+  const lines = isGrouped ? groupRows(rows, heads, isClosed) : rows.map((row) => ({ row }));
+  const view = useVirtual({ count: lines.length, rowHeight: rowHeight(), isWhole: isGrouped });
   const picked = rows.filter((row) => chosen.has(row.id));
   const ids = useRef([]);
-  const inView = isWhole ? lines : lines.slice(view.start, view.end);
+  const inView = isGrouped ? lines : lines.slice(view.start, view.end);
   const visible = inView.flatMap(({ row }) => row ?? []);
   ids.current = [...new Set([...visible, ...picked].map((row) => row.id))];
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
@@ -116,7 +115,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
     lastPicked.current = some;
   };
   const isShown = lines.length > 0;
-  const all = lines.flatMap((line) => line.ids ?? (isWhole ? [] : line.row.id));
+  const all = lines.flatMap((line) => line.ids ?? (isGrouped ? [] : line.row.id));
   const isAllChosen = all.every((id) => chosen.has(id));
   const retry = () => list.current.refresh();
   useKey(isMoveKey, moveByKey);
@@ -151,7 +150,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
           jobs=${jobs}
           index=${index}
           isClosed=${isClosed(group)}
-          flip=${!(isAlone || isOne(group)) && (() => setOpened(toggled([keyOf(group)])))}
+          flip=${!(isPart || isAlone || isOne(group)) && (() => setOpened(toggled([keyOf(group)])))}
           isChosen=${ofGroup[0] && ofGroup.every((id) => chosen.has(id))}
           isPartChosen=${ofGroup.some((id) => chosen.has(id))}
           pick=${(event) => pick(ofGroup, event)}
@@ -239,7 +238,7 @@ export function JobMonitor({ workspaceId, filter, onFilter }) {
       isShown &&
       html`<p class="muted small foot num">
         ${
-          isWhole
+          isGrouped && !isPart
             ? `${sizeOf(distinct, "job")} in ${pluralize(distinct.length, "group")}`
             : `${pluralize(rows.length, "job")}${state.isAll ? "" : " loaded, more below"}`
         }
@@ -261,12 +260,13 @@ const toggled = (values) => (now) => {
  * Return the lines of a list of groups: a heading for each group, with the ids of its jobs, and the
  * jobs of each open group. A job of two groups is in the first.
  */
-function groupRows(rows, groups, distinct, isClosed) {
-  return distinct.flatMap((group) => {
-    const isListed = (id) => group.parts.includes(groups.get(id));
-    const jobs = rows.filter(({ id }) => isListed(id));
+function groupRows(rows, heads, isClosed) {
+  const listed = new Set();
+  return heads.flatMap((group) => {
+    const ids = group.job_ids.filter((id) => !listed.has(id));
+    for (const id of ids) listed.add(id);
+    const jobs = rows.filter(({ id }) => ids.includes(id));
     const shown = isClosed(group) ? [] : jobs;
-    const ids = group.job_ids.filter(isListed);
     return [{ group, ids, jobs }, ...shown.map((row) => ({ group, row }))];
   });
 }

@@ -28,10 +28,6 @@ export function EmptyState({ state, filter, none, onFilter, retry }) {
       Object.values(filter).some(Boolean)
         ? html`<${Empty} title=${titleOf(filter.state, others.length > 0)}>
           ${words && html`<p class="wrap">${words}</p>`}
-          ${
-            /^[0-9a-f]{2,5}$/i.test(filter.search) &&
-            html`<p>A search finds an id by at least six of its characters.</p>`
-          }
           <div class="actions">
             ${
               words &&
@@ -43,7 +39,7 @@ export function EmptyState({ state, filter, none, onFilter, retry }) {
           </div>
         <//>`
         : html`<${Empty} title="No jobs yet">
-          <p>Enqueue a job here, or by a command. It then appears in this list.</p>
+          <p>Enqueue a job here, or by a command.</p>
           <p><code>minutehand enqueue TYPE PAYLOAD</code></p>
         <//>`
     }

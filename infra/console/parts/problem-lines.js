@@ -107,6 +107,16 @@ const joined = (parts) => ({
   job_ids: [...new Set(parts.flatMap(({ job_ids: ids }) => ids))],
 });
 
+/** Return a group, if any, with only those of its jobs that are in the rows of a list. */
+export function limited({ parts, line }, rows) {
+  const kept = parts.flatMap((part) => {
+    const ids = part.job_ids.filter((id) => rows.some((row) => row.id === id));
+    const group = { ...part, jobs: ids.length, more: false, job_ids: ids, last_jobs: null };
+    return ids.length > 0 ? group : [];
+  });
+  return kept.length > 0 ? { ...joined(kept), line } : [];
+}
+
 /** Return the groups of `attention` by cause, in the order of the lines, each with its line. */
 export function useCauses() {
   const { attention = [] } = useStore(problems);
@@ -240,7 +250,7 @@ function Advice({ line, here, buttons }) {
       completed &&
       html`<p>
         ${pluralize(completed, "job")} of this type completed in the last
-        hour${until && html`, none for <${Age} at=${until} format=${roughAge} />`}.
+        hour${until && html`, none for at least <${Age} at=${until} format=${roughAge} />`}.
       </p>`
     }
     <${Steps}

@@ -264,9 +264,8 @@ function JobDetails({ watch, job }) {
 function TimeLeft({ data: { estimated_end_at: end, times_out_at: limit } }) {
   const left = Date.parse(end) - useNow();
   const isLate = Date.parse(end) > Date.parse(limit);
-  const unit = left < 60_000 ? 1000 : left < 7_200_000 ? 60_000 : 3_600_000;
   if (!(left > 1000)) return null;
-  return `about ${roughly(Math.round(left / unit) * unit)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
+  return `about ${roughly(left)} left at this pace${isLate ? ", which is after its timeout" : ""}`;
 }
 
 /** What a running job did, by the kind of its last update. */
