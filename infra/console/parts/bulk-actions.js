@@ -67,7 +67,7 @@ const ACTIONS = {
       ({ body }) => api.cancelAll({ body: { ...body, retry: true } }),
     ),
     text: (states, types, { isOne, steps, children }) =>
-      `${subjectOf(isOne)} is stopped and then starts over with all its attempts, unless it completes first.${steps}${children ? " Child jobs are cancelled and retried too." : ""} The new attempt may hang in the same place.`,
+      `${subjectOf(isOne)} is stopped and then starts over with all its attempts.${steps}${children ? " Child jobs are cancelled and retried too." : ""} The new attempt may hang in the same place.`,
     states: ["running"],
     kind: "silent",
   },

@@ -55,7 +55,7 @@ function nameOf(line) {
     ${` ${counts.join(", ")}`}`;
 }
 
-/** Closed bar: the names for which two lines have room, and then the cause of the worst problem. */
+/** Closed bar: names of problems, then the cause of the worst, as far as two lines have room. */
 function Summary({ title, lines }) {
   const [hidden, setHidden] = useState(0);
   const box = useRef(null);

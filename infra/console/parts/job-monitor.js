@@ -357,9 +357,6 @@ const firstLine = (error) =>
     .slice(0, 200)
     .replace(/[ .:]+$/, "") ?? error;
 
-/** Return whether two lines of a list may have no room for an error. */
-const isCut = (error) => error.includes("\n") || error.length > (isPhone() ? 40 : 80);
-
 /**
  * Return the error of a job, the line at which a silent job hangs, or null. The head of the group
  * `known` shows the same error, or the same line, for which the result is an empty text. The error
@@ -453,7 +450,7 @@ function Row({ row, known, trouble, index, isChosen, pick }) {
         ${texts.map((text) => {
           const isBad = text === error;
           const note = classes("job-note", isBad && "bad", isBad && isEarlier && "muted");
-          return html`<span key=${text} class=${note} data-whole=${isBad && isCut(text) ? text : undefined}>
+          return html`<span key=${text} class=${note} data-whole=${isBad && text.length > 40 ? text : null}>
             ${isBad && isEarlier && "earlier: "}${isBad ? causeOf(text) : text}
           </span>`;
         })}

@@ -107,7 +107,7 @@ const joined = (parts) => ({
   job_ids: [...new Set(parts.flatMap(({ job_ids: ids }) => ids))],
 });
 
-/** Return a group, if any, with only those of its jobs that are in the rows of a list. */
+/** Return a group with only the jobs of a list, if it has any. */
 export function limited({ parts, line }, rows) {
   const kept = parts.flatMap((part) => {
     const ids = part.job_ids.filter((id) => rows.some((row) => row.id === id));
@@ -243,16 +243,10 @@ export function ProblemLine({ line, name, cause, error, time, here, buttons, onO
 /** Cause of a problem and what to do, with `buttons` at the step that they do. */
 function Advice({ line, here, buttons }) {
   const { cause, next } = line;
-  const { completed, completed_until: until } = line.retrying ?? line;
+  const { completed } = line.retrying ?? line;
   return html`
     ${cause && html`<p>Cause: ${cause.replace(/\.?$/, ".")}</p>`}
-    ${
-      completed &&
-      html`<p>
-        ${pluralize(completed, "job")} of this type completed in the last
-        hour${until && html`, none for at least <${Age} at=${until} format=${roughAge} />`}.
-      </p>`
-    }
+    ${completed && html`<p>${pluralize(completed, "job")} of this type completed in the last hour.</p>`}
     <${Steps}
       next=${next}
       here=${here}
