@@ -1962,6 +1962,15 @@ from (
       '/types/{job_type}'
     ),
     (
+      'completed',
+      'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
+        '[ No output was written to its stream {empty_streams}.]',
+      'If {empty_streams} should have output, see in its log and its code why nothing was written, '
+        'for example an empty answer of a model.',
+      'show {job_id}',
+      null
+    ),
+    (
       'sleeping',
       'It sleeps until {until}.[ It has waited {waits} times since {often_since}.]',
       '[If {waits} waits are too many, cancel it, and correct the loop in its code.|Nothing to do '
@@ -2491,11 +2500,6 @@ from (
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
-      (
-        'completed',
-        'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
-          '[ No output was written to its stream {empty_streams}.]'
-      ),
       (
         'backing_off',
         'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'

@@ -1220,6 +1220,7 @@ def test_a_completed_job_names_what_is_missing(engine: Engine) -> None:
         sentence = engine.sentence(job_id)
         missing = "No answer came in time for its question approve. No output was written to its"
         assert sentence.endswith(f". {missing} stream notes."), sentence
+        assert remedy(engine.explain(job_id)).startswith("If notes should have output, see in its")
         engine.elapse(120)
 
 
