@@ -1635,8 +1635,9 @@ from (
       ),
       (
         'unavailable:closed',
-        '[{address}|The other service] closed or rejected the connection ({code}). See whether it '
-          'restarts, and whether the worker replaces closed connections.'
+        '[{address}|The other service] closed or rejected the connection before its answer was '
+          'complete ({code}). See in its log why, for example a restart or a time limit. If the '
+          'connection was idle before, let the worker replace closed connections.'
       ),
       (
         'unavailable:port',
@@ -1746,8 +1747,10 @@ from (
         '[Check whether these triggers of jobs or logs take long: {triggers}.|Wait for the end '
           'of {call}, which it runs.|If it is the session of job {owner}, commit it in the code of '
           'the job before {owner_call}. End it if no one needs it: `select '
-          'pg_terminate_backend({pid})`.|End that session if no one needs it: `select '
-          'pg_terminate_backend({pid})`.]',
+          'pg_terminate_backend({pid})`.|If the job called the SQL function that this session '
+          'runs{is_later}, make the function faster, or wait for its end. Otherwise end the '
+          'session if no one needs it: `select pg_terminate_backend({pid})`.|End that session if no '
+          'one needs it: `select pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
@@ -2083,8 +2086,8 @@ from (
         '`@processor("{job_type}")`{is_near}. If one runs, see in its log why it does not serve '
         'the type, and check its key:|Start or deploy a worker that has '
         '`@processor("{job_type}")`. If one runs, see in its log why it does not serve the type, '
-        'and check its key:|Each of these types needs its own step, which '
-        'the page of one of its jobs names. To check workers and their keys:]',
+        'and check its key:|Each type needs its own step, which the page of '
+        'one of its jobs names. To check workers and their keys:]',
       'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
@@ -2385,7 +2388,7 @@ from (
       'silent_jobs',
       null,
       '[Do not retry before that. Jobs with an earlier attempt that is still stuck: {stuck}. ][A '
-        'cancel cannot stop jobs in threads before their calls return: {threads}. ]Then cancel and '
+        'cancel stops jobs in threads only when their calls return: {threads}. ]Then cancel and '
         'retry [those of {many} that hang|the job if it hangs]. Finished steps are kept.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
@@ -3093,7 +3096,7 @@ begin
           else 'Find out what the call at ' || w.place || ' waits for, and give it a time limit.'
         end || case
           when (l.pulse ->> 'in_thread')::boolean
-            then ' A cancel cannot stop its thread, which runs until the call returns.'
+            then ' A cancel stops its thread only when the call returns.'
           else ''
         end end,
         'alike', case when p.is_silent and w.place <> '' then (
@@ -4548,7 +4551,10 @@ begin
       'since', p_lock -> 'since',
       'data', p_lock || case
         when p_job.status = 'processing' and p_lock ->> 'effect' is null
-          then '{"effect": "it cannot end"}'::jsonb
+          then jsonb_build_object('effect', 'it cannot end', 'is_later', (
+            select '' from queue.leases as l -- a call of the job begins after its lease
+            where l.job_id = p_job.id and l.leased_at <= (p_lock ->> 'since')::timestamptz
+          ))
         else '{}'
       end || coalesce(
         (select w.data from queue.session_work(array[(p_lock -> 'pid')::integer]) as w),

@@ -323,7 +323,7 @@ def test_a_type_is_unserved_as_soon_as_its_last_worker_is_gone(engine: Engine) -
         assert "other in the queue default" in shown["sentence"]
     assert "--queue default" in remedy(engine.explain(job_id))
     assert "work" in engine.findings()["no_processor"]["sentence"]
-    assert remedy(shown).startswith("Each of these types needs its own step")
+    assert remedy(shown).startswith("Each type needs its own step")
     engine.register("third", key_concurrency=1)
     for key in "abab":
         engine.enqueue(job_type="third", concurrency_key=key)
@@ -388,7 +388,7 @@ def test_an_expired_worker_key_is_named(engine: Engine, seconds: int, is_named: 
     assert ("WORKER_KEY" in remedy(found)) == (seconds <= 120)
     with engine.undone():
         engine.enqueue(job_type="z")  # whose worker has no expired key
-        assert remedy(engine.findings()["no_processor"]).startswith("Each of these types")
+        assert remedy(engine.findings()["no_processor"]).startswith("Each type needs")
     # the Data API accepts an expired key for 30 seconds
     late = "update queue.workers set seen_at = to_timestamp(%s) where worker_id <> 'w2'"
     engine.run(late, expires + 20)
@@ -1356,6 +1356,8 @@ def test_a_session_that_holds_a_row_is_named(engine: Engine, ada: Engine) -> Non
         assert said["held_by"]["holder"] == {"pid": pid}
         assert "foreign host" not in str(said)
         assert f"Session {pid} belongs to psql on a foreign host." in engine.sentence(runs)
+        assert remedy(said).startswith("If the job called the SQL function that this session runs")
+        assert remedy(engine.explain(delayed)).startswith("End that session")
         session.run("rollback; begin")
         assert reason(engine, runs) == "running"
 
@@ -1881,14 +1883,14 @@ def test_a_silent_job_is_shown_with_its_line_and_its_usual_time(
     code = "Find out what `await reply` waits for"
     assert remedy(engine.findings()["silent_jobs"]).startswith(code)
     assert remedy(bob.findings(ACME)["silent_jobs"]) == words  # only managers see code
-    assert "cannot stop" not in str([engine.explain(hangs)["next"], engine.findings()])
+    assert "A cancel stops" not in str([engine.explain(hangs)["next"], engine.findings()])
     sleeps = {"for_ms": 300_000, "code": "time.sleep(0.1)", "in_thread": True}
     engine.report(lease, pulse=pulse | sleeps)
     said, found = engine.explain(hangs), engine.findings()["silent_jobs"]
     assert remedy(said).startswith("The code may loop around the call at all.py:134 without a")
-    assert "A cancel cannot stop its thread, which runs until the call returns." in remedy(said)
+    assert "A cancel stops its thread only when the call returns." in remedy(said)
     assert remedy(found).startswith("The code may loop around `time.sleep(0.1)` without a call of")
-    assert "jobs in threads before their calls return: 1. Then" in found["next"][1]["words"]
+    assert "jobs in threads only when their calls return: 1. Then" in found["next"][1]["words"]
     lock = {"program": "an asyncio.Lock", "waits": "lock", "for_ms": 300_000}
     engine.report(lease, pulse=pulse | lock)
     assert remedy(engine.findings()["silent_jobs"]) == "It waits for an asyncio.Lock. See why."
