@@ -3777,12 +3777,10 @@ begin
         'limit', v_full.most,
         'ahead_for', (
           select concat(
+            'about ', -- the median is that of a range
+            queue.length_in_words(v_ahead * r.median_ms / v_full.most),
             -- jobs of other workspaces or queues may take turns with the jobs ahead
-            case
-              when v_ahead = 1000 or v_full.reason <> 'key_limit' then 'at least '
-              else 'about '
-            end,
-            queue.length_in_words(v_ahead * r.median_ms / v_full.most)
+            case when v_ahead = 1000 or v_full.reason <> 'key_limit' then ' or more' end
           )
           from queue.run_times(p_job.workspace_id, p_job.job_type, p_now) as r
           -- jobs of other types use up the limit of a workspace too
