@@ -1749,8 +1749,8 @@ from (
           'the job before {owner_call}. End it if no one needs it: `select '
           'pg_terminate_backend({pid})`.|If the job called the SQL function that this session '
           'runs{is_later}, make the function faster, or wait for its end. Otherwise end the '
-          'session if no one needs it: `select pg_terminate_backend({pid})`.|End that session if no '
-          'one needs it: `select pg_terminate_backend({pid})`.]',
+          'session if no one needs it: `select pg_terminate_backend({pid})`.|End that session if '
+          'no one needs it: `select pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
@@ -1901,9 +1901,9 @@ from (
         '{silent}, since {sign}|Silent for {silent}|Last known update {age} ago ({last})|Last '
         'known update {age} ago|Worker {worker_id} has been running it since {leased_at}][, '
         '{seen}][, waiting for {program}].[ It has run since {run_since}.][ In the last 24 hours, '
-        '{sample} of its type ran for {most} or less.][ It has run {longer} times longer than '
-        'usual, but it makes progress; at this pace it ends about {paced_end_at}{in_time}.| It has '
-        'run {longer} times longer than usual, but it makes progress.|][ {alike} running '
+        '{sample} of its type ran for {most} or less.][ It has run {longer} times as long, '
+        'but it makes progress; at this pace it ends about {paced_end_at}{in_time}.| It has run '
+        '{longer} times as long, but it makes progress.|][ {alike} running '
         'jobs of its type are silent at this line.][ The last recorded call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
         'last reported at {reported_at}.| Its worker has not reported on it since '
@@ -1937,8 +1937,8 @@ from (
         'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
         'in worker {stuck_in}, and each retry can leave one more.|{end_wait} {restart}{kept} '
         'Then give the type a `timeout` below {shorter} if such calls should end '
-        'earlier.|{end_wait} {restart}{kept}|If that is not expected{is_longer}, see what it does; '
-        'cancel it if it is of no use.|See whether {advances}. Cancel it if not.|If {usual} '
+        'earlier.|{end_wait} {restart}{kept}|Nothing to do if the end about {paced_end_at} is '
+        'early enough. Otherwise cancel it.|See whether {advances}. Cancel it if not.|If {usual} '
         'should suffice, check the code at {place}.|If worker {worker_id} has not reported on it '
         'by {unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs '
         'or logs take long: {triggers}.]',
@@ -2940,8 +2940,8 @@ $$;
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
 --   run twice as long. Null for a job that is not silent also in its first minute.
--- longer, is_longer: Ratio of the job's duration so far to these durations, if it is at least 10
---   and the job makes progress, as text, and an empty text.
+-- longer: Ratio of the job's duration so far to these durations, as text, if it is at least 10 and
+--   the job makes progress.
 -- paced_end_at, in_time: Estimated end of such a job, unless it has passed, and whether it is
 --   before the timeout, as text.
 -- is_long_running, advances: An empty text, and what to see, as text, if the job has run at least
@@ -3050,7 +3050,6 @@ begin
         'is_long_running', left(a.advances, 0), -- for clients
         'advances', a.advances,
         'longer', g.longer,
-        'is_longer', left(g.longer, 0),
         'paced_end_at', case when g.longer <> '' and e.estimated_at > p_now then e.estimated_at end,
         'in_time', case
           when g.longer is null then null

@@ -1363,7 +1363,7 @@ select
     'error', min(r.error),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
-        then min(c.until) filter (where c.until < p_now)
+        then min(c.until) filter (where c.until < p_now - interval '10 minutes')
     end,
     'completed', nullif(min(c.completed), 0),
     'used', concat(

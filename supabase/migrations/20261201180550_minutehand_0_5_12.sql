@@ -363,8 +363,9 @@ from (
       ),
       (
         'unavailable:closed',
-        '[{address}|The other service] closed or rejected the connection ({code}). See whether it '
-          'restarts, and whether the worker replaces closed connections.'
+        '[{address}|The other service] closed or rejected the connection before its answer was '
+          'complete ({code}). See in its log why, for example a restart or a time limit. If the '
+          'connection was idle before, let the worker replace closed connections.'
       ),
       (
         'unavailable:port',
@@ -474,8 +475,10 @@ from (
         '[Check whether these triggers of jobs or logs take long: {triggers}.|Wait for the end '
           'of {call}, which it runs.|If it is the session of job {owner}, commit it in the code of '
           'the job before {owner_call}. End it if no one needs it: `select '
-          'pg_terminate_backend({pid})`.|End that session if no one needs it: `select '
-          'pg_terminate_backend({pid})`.]',
+          'pg_terminate_backend({pid})`.|If the job called the SQL function that this session '
+          'runs{is_later}, make the function faster, or wait for its end. Otherwise end the '
+          'session if no one needs it: `select pg_terminate_backend({pid})`.|End that session if '
+          'no one needs it: `select pg_terminate_backend({pid})`.]',
         null,
         '[/jobs/{job_id}|/overview]' -- Overview may not show a session that has locked one row
       ),
@@ -626,9 +629,9 @@ from (
         '{silent}, since {sign}|Silent for {silent}|Last known update {age} ago ({last})|Last '
         'known update {age} ago|Worker {worker_id} has been running it since {leased_at}][, '
         '{seen}][, waiting for {program}].[ It has run since {run_since}.][ In the last 24 hours, '
-        '{sample} of its type ran for {most} or less.][ It has run {longer} times longer than '
-        'usual, but it makes progress; at this pace it ends about {paced_end_at}{in_time}.| It has '
-        'run {longer} times longer than usual, but it makes progress.|][ {alike} running '
+        '{sample} of its type ran for {most} or less.][ It has run {longer} times as long, '
+        'but it makes progress; at this pace it ends about {paced_end_at}{in_time}.| It has run '
+        '{longer} times as long, but it makes progress.|][ {alike} running '
         'jobs of its type are silent at this line.][ The last recorded call of its worker was at '
         '{missed_since}.| The worker has not renewed its lease since {late_since}.| Its worker '
         'last reported at {reported_at}.| Its worker has not reported on it since '
@@ -662,8 +665,8 @@ from (
         'job {loop_blocker}.|{end_wait} Do so before any retry: an earlier attempt is still stuck '
         'in worker {stuck_in}, and each retry can leave one more.|{end_wait} {restart}{kept} '
         'Then give the type a `timeout` below {shorter} if such calls should end '
-        'earlier.|{end_wait} {restart}{kept}|If that is not expected{is_longer}, see what it does; '
-        'cancel it if it is of no use.|See whether {advances}. Cancel it if not.|If {usual} '
+        'earlier.|{end_wait} {restart}{kept}|Nothing to do if the end about {paced_end_at} is '
+        'early enough. Otherwise cancel it.|See whether {advances}. Cancel it if not.|If {usual} '
         'should suffice, check the code at {place}.|If worker {worker_id} has not reported on it '
         'by {unreported_until}, see its log.|Nothing to do.][ Check whether these triggers of jobs '
         'or logs take long: {triggers}.]',
@@ -688,6 +691,15 @@ from (
         '(`asyncio.CancelledError`), or give the call at {place} a time limit].',
       'workers',
       '/types/{job_type}'
+    ),
+    (
+      'completed',
+      'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
+        '[ No output was written to its stream {empty_streams}.]',
+      'If {empty_streams} should have output, see in its log and its code why nothing was written, '
+        'for example an empty answer of a model.',
+      'show {job_id}',
+      null
     ),
     (
       'sleeping',
@@ -802,8 +814,8 @@ from (
         '`@processor("{job_type}")`{is_near}. If one runs, see in its log why it does not serve '
         'the type, and check its key:|Start or deploy a worker that has '
         '`@processor("{job_type}")`. If one runs, see in its log why it does not serve the type, '
-        'and check its key:|Each of these types needs its own step, which '
-        'the page of one of its jobs names. To check workers and their keys:]',
+        'and check its key:|Each type needs its own step, which the page of '
+        'one of its jobs names. To check workers and their keys:]',
       'doctor --only processors --only worker-key',
       '[/jobs?state=queued&job_type={only_type}|/types]'
     ),
@@ -1104,7 +1116,7 @@ from (
       'silent_jobs',
       null,
       '[Do not retry before that. Jobs with an earlier attempt that is still stuck: {stuck}. ][A '
-        'cancel cannot stop jobs in threads before their calls return: {threads}. ]Then cancel and '
+        'cancel stops jobs in threads only when their calls return: {threads}. ]Then cancel and '
         'retry [those of {many} that hang|the job if it hangs]. Finished steps are kept.',
       null,
       '[/jobs?state=attention&job_type={many}|/jobs/{job_id}]'
@@ -1219,11 +1231,6 @@ from (
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
-      (
-        'completed',
-        'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
-          '[ No output was written to its stream {empty_streams}.]'
-      ),
       (
         'backing_off',
         'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'
@@ -1443,8 +1450,8 @@ $$;
 -- usual: Duration that 99 % of the type's jobs did not exceed, as text, if the job has run longer.
 --   If fewer than 20 jobs have ended, the duration that none of at least 5 exceeded, if the job has
 --   run twice as long. Null for a job that is not silent also in its first minute.
--- longer, is_longer: Ratio of the job's duration so far to these durations, if it is at least 10
---   and the job makes progress, as text, and an empty text.
+-- longer: Ratio of the job's duration so far to these durations, as text, if it is at least 10 and
+--   the job makes progress.
 -- paced_end_at, in_time: Estimated end of such a job, unless it has passed, and whether it is
 --   before the timeout, as text.
 -- is_long_running, advances: An empty text, and what to see, as text, if the job has run at least
@@ -1553,7 +1560,6 @@ begin
         'is_long_running', left(a.advances, 0), -- for clients
         'advances', a.advances,
         'longer', g.longer,
-        'is_longer', left(g.longer, 0),
         'paced_end_at', case when g.longer <> '' and e.estimated_at > p_now then e.estimated_at end,
         'in_time', case
           when g.longer is null then null
@@ -1599,7 +1605,7 @@ begin
           else 'Find out what the call at ' || w.place || ' waits for, and give it a time limit.'
         end || case
           when (l.pulse ->> 'in_thread')::boolean
-            then ' A cancel cannot stop its thread, which runs until the call returns.'
+            then ' A cancel stops its thread only when the call returns.'
           else ''
         end end,
         'alike', case when p.is_silent and w.place <> '' then (
@@ -2163,12 +2169,10 @@ begin
         'limit', v_full.most,
         'ahead_for', (
           select concat(
+            'about ', -- the median is that of a range
+            queue.length_in_words(v_ahead * r.median_ms / v_full.most),
             -- jobs of other workspaces or queues may take turns with the jobs ahead
-            case
-              when v_ahead = 1000 or v_full.reason <> 'key_limit' then 'at least '
-              else 'about '
-            end,
-            queue.length_in_words(v_ahead * r.median_ms / v_full.most)
+            case when v_ahead = 1000 or v_full.reason <> 'key_limit' then ' or more' end
           )
           from queue.run_times(p_job.workspace_id, p_job.job_type, p_now) as r
           -- jobs of other types use up the limit of a workspace too
@@ -2543,7 +2547,10 @@ begin
       'since', p_lock -> 'since',
       'data', p_lock || case
         when p_job.status = 'processing' and p_lock ->> 'effect' is null
-          then '{"effect": "it cannot end"}'::jsonb
+          then jsonb_build_object('effect', 'it cannot end', 'is_later', (
+            select '' from queue.leases as l -- a call of the job begins after its lease
+            where l.job_id = p_job.id and l.leased_at <= (p_lock ->> 'since')::timestamptz
+          ))
         else '{}'
       end || coalesce(
         (select w.data from queue.session_work(array[(p_lock -> 'pid')::integer]) as w),
@@ -3962,7 +3969,7 @@ select
     'error', min(r.error),
     'completed_until', case
       when queue.statistics_stale_since(p_now) is null
-        then min(c.until) filter (where c.until < p_now)
+        then min(c.until) filter (where c.until < p_now - interval '10 minutes')
     end,
     'completed', nullif(min(c.completed), 0),
     'used', concat(
