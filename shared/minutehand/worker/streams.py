@@ -110,9 +110,6 @@ class Stream:
             self.is_open = False
             if not self._updates.is_output_rejected:
                 self._flush_pending()
-                if not self._chunks and self.attempt == 1:
-                    # store the stream, so that people see that nothing was written to it
-                    self._updates.add_output(self.name, 1, 0, None, "", is_text=True)
 
     @property
     def text(self) -> str:

@@ -48,10 +48,6 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_logged(
     assert [line.message for line in run.logs] == lost
 
 
-async def test_a_stream_to_which_nothing_was_written_is_stored() -> None:
-    assert (await write("")).output == {"reply": ""}
-
-
 def test_a_half_stays_with_the_step_that_wrote_it() -> None:
     """A half of a character that one step wrote is not joined with another step's half."""
     tries: list[str] = []
