@@ -1614,9 +1614,9 @@ from (
       (
         'slow:function',
         'The SQL function that the error names may be slow, or wait for a lock, or the database or '
-          'the Data API does not answer. Run `minutehand status` during the wait, which can name '
-          'the session to end, and `minutehand doctor`, which says whether both answer. If they '
-          'do, make the function faster.'
+          'the Data API does not answer. Its explanation or `minutehand status` can name the '
+          'session to end while an attempt runs, and `minutehand doctor` says whether both answer. '
+          'If they do, make the function faster.'
       ),
       (
         'redirect',
@@ -1963,15 +1963,6 @@ from (
         '(`asyncio.CancelledError`), or give the call at {place} a time limit].',
       'workers',
       '/types/{job_type}'
-    ),
-    (
-      'completed',
-      'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
-        '[ No output was written to its stream {empty_streams}.]',
-      'If {empty_streams} should have output, see in its log and its code why nothing was written, '
-        'for example an empty answer of a model.',
-      'show {job_id}',
-      null
     ),
     (
       'sleeping',
@@ -2503,6 +2494,10 @@ from (
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
+      (
+        'completed',
+        'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
+      ),
       (
         'backing_off',
         'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'
@@ -3435,11 +3430,7 @@ begin
       'reason', p_job.status,
       'data', v_data
         || queue.run_times_in_words(p_job.workspace_id, p_job.job_type, p_now)
-        || jsonb_strip_nulls(jsonb_build_object('empty_streams', (
-          select string_agg(left(e.stream, 100), ', ' order by e.stream)
-          from queue.stream_ends(p_job.id) as e
-          where p_job.status = 'completed' and e.end_offset = 0
-        ), 'unanswered', (
+        || jsonb_strip_nulls(jsonb_build_object('unanswered', (
           select string_agg(w.name, ', ' order by w.created_at)
           from queue.steps as w
           where p_job.status = 'completed'

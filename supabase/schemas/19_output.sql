@@ -128,8 +128,8 @@ $$;
 -- locked the leases of the jobs. A piece of output is a JSON object with the keys stream, attempt,
 -- start (its offset), step, and either text or items. If an earlier report stored the beginning of
 -- a piece, store only the remainder. A piece that exceeds the job's byte limit, or that would begin
--- a 21st stream with output, is not stored. After a piece that was not stored, later pieces of the
--- stream are not stored either, so that the stream has no gap.
+-- a 21st stream, is not stored. After a piece that was not stored, later pieces of the stream are
+-- not stored either, so that the stream has no gap.
 create function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
 returns void
 language plpgsql
@@ -196,11 +196,7 @@ begin
       v_bytes := null;
     end if;
     continue when v_last.attempt is null
-      and (
-        select count(*)
-        from queue.stream_ends(v_job) as e
-        where v_size = 0 or e.end_offset > 0
-      ) >= 20;
+      and (select count(*) from queue.stream_ends(v_job)) >= 20;
     v_bytes := coalesce(v_bytes, queue.output_bytes(v_job));
     v_grown := coalesce(octet_length(coalesce(v_text, v_list::text)), 0);
     continue when v_bytes + v_grown > v_most;
@@ -272,7 +268,6 @@ begin
             0
           )
       )
-        and p ->> 'text' is distinct from ''
     ) then 'refused'
     when exists (select from queue.followers as f where f.topic = any (v_topics))
         or exists (
@@ -370,7 +365,7 @@ begin
     )
     select e.stream, e.attempt, e.end_offset
     from ends as e
-    limit 40; -- 20 with output, and 20 to which nothing was written
+    limit 20; -- an earlier release could store more
 end;
 $$;
 

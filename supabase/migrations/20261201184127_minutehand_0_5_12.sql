@@ -342,9 +342,9 @@ from (
       (
         'slow:function',
         'The SQL function that the error names may be slow, or wait for a lock, or the database or '
-          'the Data API does not answer. Run `minutehand status` during the wait, which can name '
-          'the session to end, and `minutehand doctor`, which says whether both answer. If they '
-          'do, make the function faster.'
+          'the Data API does not answer. Its explanation or `minutehand status` can name the '
+          'session to end while an attempt runs, and `minutehand doctor` says whether both answer. '
+          'If they do, make the function faster.'
       ),
       (
         'redirect',
@@ -691,15 +691,6 @@ from (
         '(`asyncio.CancelledError`), or give the call at {place} a time limit].',
       'workers',
       '/types/{job_type}'
-    ),
-    (
-      'completed',
-      'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
-        '[ No output was written to its stream {empty_streams}.]',
-      'If {empty_streams} should have output, see in its log and its code why nothing was written, '
-        'for example an empty answer of a model.',
-      'show {job_id}',
-      null
     ),
     (
       'sleeping',
@@ -1231,6 +1222,10 @@ from (
   select s.reason, s.sentence, null as words, null as command, null as path
   from (
     values
+      (
+        'completed',
+        'It completed at {finished_at}.[ No answer came in time for its question {unanswered}.]'
+      ),
       (
         'backing_off',
         'Attempt {attempts} of {max_attempts} failed ({error_line}). It is retried at {run_at}.'
@@ -1828,11 +1823,7 @@ begin
       'reason', p_job.status,
       'data', v_data
         || queue.run_times_in_words(p_job.workspace_id, p_job.job_type, p_now)
-        || jsonb_strip_nulls(jsonb_build_object('empty_streams', (
-          select string_agg(left(e.stream, 100), ', ' order by e.stream)
-          from queue.stream_ends(p_job.id) as e
-          where p_job.status = 'completed' and e.end_offset = 0
-        ), 'unanswered', (
+        || jsonb_strip_nulls(jsonb_build_object('unanswered', (
           select string_agg(w.name, ', ' order by w.created_at)
           from queue.steps as w
           where p_job.status = 'completed'
@@ -4447,204 +4438,6 @@ comment on function public.explain_queue is
   'to 200 ids of jobs that are silent, have no_worker, are retrying or failed in the last hour. '
   'print: identifies the error, and ends the key of a finding about it. Only operators may omit '
   'p_workspace_id.';
-
--- Store pieces of output, and publish them to the clients that follow the job. The caller must have
--- locked the leases of the jobs. A piece of output is a JSON object with the keys stream, attempt,
--- start (its offset), step, and either text or items. If an earlier report stored the beginning of
--- a piece, store only the remainder. A piece that exceeds the job's byte limit, or that would begin
--- a 21st stream with output, is not stored. After a piece that was not stored, later pieces of the
--- stream are not stored either, so that the stream has no gap.
-create or replace function queue.write_output(p_items queue.worker_item[], p_now timestamptz)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_most constant bigint := queue.setting('output_max_bytes')::bigint;
-  v_piece record;
-  v_job uuid;
-  v_bytes bigint; -- bytes that the job has stored, or null before they are counted
-  v_last record; -- last stored piece of the stream
-  v_known integer; -- end of the stored stream
-  v_text text;
-  v_list jsonb;
-  v_size integer;
-  v_grown bigint; -- bytes that the piece adds
-  v_changes queue.change[] := '{}';
-begin
-  for v_piece in
-    select
-      l.job_id,
-      l.workspace_id,
-      l.output_bytes,
-      j.session_id,
-      p.value ->> 'stream' as stream,
-      (p.value ->> 'attempt')::integer as attempt,
-      (p.value ->> 'start')::integer as start,
-      p.value ->> 'step' as step,
-      p.value ->> 'text' as text,
-      nullif(p.value -> 'items', 'null') as items
-    from unnest(p_items) as i
-    join queue.leases as l on l.job_id = i.job_id and l.fence = i.fence
-    join public.jobs as j on j.id = l.job_id
-    cross join lateral jsonb_array_elements(
-      i.output
-    ) with ordinality as p (value, n)
-    order by l.job_id, p.n
-  loop
-    if v_job is distinct from v_piece.job_id then
-      v_job := v_piece.job_id;
-      v_bytes := v_piece.output_bytes;
-    end if;
-    select o.attempt, o.end_offset into v_last
-    from queue.output as o
-    where o.job_id = v_job and o.stream = v_piece.stream
-    order by o.attempt desc, o.end_offset desc
-    limit 1;
-    continue when v_piece.attempt < v_last.attempt;
-    v_known := case v_last.attempt
-      when v_piece.attempt then v_last.end_offset
-      else 0
-    end;
-    v_text := substr(v_piece.text, v_known - v_piece.start + 1);
-    v_list := jsonb_path_query_array(
-      v_piece.items,
-      '$[$known to last]',
-      jsonb_build_object('known', greatest(0, v_known - v_piece.start))
-    );
-    v_size := coalesce(char_length(v_text), jsonb_array_length(v_list), 0);
-    continue when v_piece.start > v_known
-      or v_size = 0 and v_piece.attempt = v_last.attempt;
-    if v_piece.attempt > v_last.attempt then
-      perform queue.drop_output(v_job, v_piece.stream);
-      v_bytes := null;
-    end if;
-    continue when v_last.attempt is null
-      and (
-        select count(*)
-        from queue.stream_ends(v_job) as e
-        where v_size = 0 or e.end_offset > 0
-      ) >= 20;
-    v_bytes := coalesce(v_bytes, queue.output_bytes(v_job));
-    v_grown := coalesce(octet_length(coalesce(v_text, v_list::text)), 0);
-    continue when v_bytes + v_grown > v_most;
-    v_bytes := v_bytes + v_grown;
-    insert into queue.pieces (
-      job_id, stream, attempt, end_offset, step, text, items, first_at, last_at
-    )
-    values (
-      v_job, v_piece.stream, v_piece.attempt, v_known
-        + v_size, v_piece.step, v_text, v_list, p_now, p_now
-    );
-    update queue.leases
-    set output_bytes = v_bytes
-    where job_id = v_job;
-    v_changes := v_changes || row(
-      v_piece.workspace_id,
-      v_piece.session_id,
-      'job.output',
-      jsonb_strip_nulls(jsonb_build_object(
-        'stream', v_piece.stream,
-        'attempt', v_piece.attempt,
-        'from', v_known,
-        'next', v_known + v_size,
-        -- the message omits texts and items of more than 8,000 bytes, which followers read from the
-        -- database
-        'text', case when octet_length(v_text) <= 8000 then v_text end,
-        'items', case when pg_column_size(v_list) <= 8000 then v_list end
-      )),
-      array[v_job],
-      array[null::integer],
-      p_now
-    )::queue.change;
-  end loop;
-  perform queue.publish(v_changes, p_now) where v_changes <> '{}';
-end;
-$$;
-
--- Return the state of a job's output, which a worker receives in the response to its report.
--- null: The worker's report contained no output.
--- refused: The engine did not store a part of the output.
--- followed: At least one client follows the job or its session.
--- unfollowed: No client follows the job or its session. If no client follows the job, the worker
---   collects output for a longer time before it reports again.
-create or replace function queue.output_state(p_item queue.worker_item, p_job public.jobs)
-returns text
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_topics constant text[] := array[
-    'job:' || p_job.id,
-    'session:' || p_job.session_id
-  ];
-begin
-  if p_item.output is null or p_job.id is null then
-    return null;
-  end if;
-  return case
-    when exists (
-      select from jsonb_array_elements(p_item.output) as p
-      where not exists (
-        select from queue.output as o
-        where o.job_id = p_job.id
-          and o.stream = p ->> 'stream'
-          and o.attempt >= (p ->> 'attempt')::integer
-          and o.end_offset >= (p ->> 'start')::integer + coalesce(
-            char_length(p ->> 'text'),
-            jsonb_array_length(nullif(p -> 'items', 'null')),
-            0
-          )
-      )
-        and p ->> 'text' is distinct from ''
-    ) then 'refused'
-    when exists (select from queue.followers as f where f.topic = any (v_topics))
-        or exists (
-          select from queue.streamed_topics as s
-          where s.topic = any (v_topics) and s.expires_at > clock_timestamp()
-        )
-      then 'followed'
-    else 'unfollowed'
-  end;
-exception when data_exception then
-  return 'refused';
-end;
-$$;
-
--- For each stream of a job, return the number of the last attempt that wrote to the stream, and the
--- offset at the end of the output of this attempt.
-create or replace function queue.stream_ends(p_job_id uuid)
-returns table (stream text, attempt integer, end_offset integer)
-language plpgsql stable
-set search_path = ''
-as $$
-#variable_conflict use_column
-begin
-  return query
-    with recursive ends as (
-      (
-        select o.stream, o.attempt, o.end_offset
-        from queue.output as o
-        where o.job_id = p_job_id
-        order by o.stream desc, o.attempt desc, o.end_offset desc
-        limit 1
-      )
-      union all
-      select l.stream, l.attempt, l.end_offset
-      from ends as e
-      cross join lateral (
-        select o.stream, o.attempt, o.end_offset
-        from queue.output as o
-        where o.job_id = p_job_id and o.stream < e.stream
-        order by o.stream desc, o.attempt desc, o.end_offset desc
-        limit 1
-      ) as l
-    )
-    select e.stream, e.attempt, e.end_offset
-    from ends as e
-    limit 40; -- 20 with output, and 20 to which nothing was written
-end;
-$$;
 
 select queue.close_tables();
 
